@@ -1,0 +1,118 @@
+"""Keys and their secrets: where they are in their life and what may happen next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from keysvc.core.keystring import Environment
+from keysvc.core.revision import Revision
+from keysvc.core.workspace import SYSTEM_WORKSPACE
+
+DISPLAY_NAME_CHARACTERS_MAX: Final = 128
+OWNER_CHARACTERS_MAX: Final = 128
+REASON_CHARACTERS_MAX: Final = 512
+TAG_CHARACTERS_MAX: Final = 64
+TAGS_MAX: Final = 32
+METADATA_BYTES_MAX: Final = 4096
+WORKSPACES_MAX: Final = 100
+
+
+class State(StrEnum):
+    """Where a key or one secret is in its life; the first that applies is shown. EXPIRED is derived, never stored."""
+
+    REVOKED = "revoked"
+    SUSPENDED = "suspended"
+    EXPIRED = "expired"
+    ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """When and why something was revoked."""
+
+    time: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One credential of a key, without anything that proves it.
+
+    Parameters:
+        revision: of its last change; that with seq 0: none since creation.
+    """
+
+    id: str
+    hint: str
+    create_time: datetime
+    revision: Revision
+    retire_time: datetime | None = None
+    revocation: Revocation | None = None
+
+    def state(self, at: datetime) -> State:
+        """Its state at a time of the database's clock."""
+        if self.revocation:
+            return State.REVOKED
+        if self.retire_time and self.retire_time <= at:
+            return State.EXPIRED
+        return State.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A standing permission of one workspace.
+
+    Parameters:
+        at: the database's clock when the key was read: its state is that of this time.
+        ip_allowlist: addresses and ranges in canonical text; empty: from everywhere.
+        workspaces: of a caller key, the workspaces it may work in; empty: all.
+        creator: key id of the caller that created it, or ``bootstrap``.
+        version: counts changes; the etag.
+        revision: of the last change that Verify's answers depend on; that with seq 0: none since creation.
+        secrets: oldest first.
+    """
+
+    id: UUID
+    workspace: str
+    display_name: str
+    environment: Environment
+    creator: str
+    create_time: datetime
+    update_time: datetime
+    at: datetime
+    revision: Revision
+    owner: str = ""
+    scopes: tuple[str, ...] = ()
+    role: str = ""
+    ip_allowlist: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    workspaces: tuple[str, ...] = ()
+    expire_time: datetime | None = None
+    suspended: bool = False
+    revocation: Revocation | None = None
+    version: int = 1
+    secrets: tuple[Secret, ...] = ()
+
+    @property
+    def is_caller(self) -> bool:
+        """Whether it authenticates callers of keysvc itself."""
+        return self.workspace == SYSTEM_WORKSPACE
+
+    @property
+    def state(self) -> State:
+        """The first state that applies."""
+        if self.revocation:
+            return State.REVOKED
+        if self.suspended:
+            return State.SUSPENDED
+        if self.expire_time and self.expire_time <= self.at:
+            return State.EXPIRED
+        return State.ACTIVE
+
+    def secret(self, secret_id: str) -> Secret | None:
+        """The secret with this id, if it is one of the key's."""
+        return next((secret for secret in self.secrets if secret.id == secret_id), None)

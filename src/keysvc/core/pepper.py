@@ -1,0 +1,54 @@
+"""Peppers: the server-held HMAC keys under which key strings are digested. Never in the database.
+
+A digest is HMAC-SHA-256(pepper, whole key string). Slow password hashes are not wanted: 256 random bits need none.
+"""
+
+import hmac
+import re
+from hashlib import sha256
+
+from keysvc.core.keystring import KeyString
+
+_PEPPER = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class Peppers:
+    """The peppers that this server holds, newest first; all of them verify.
+
+    Parameters:
+        keys: 32 bytes each.
+    """
+
+    def __init__(self, keys: list[bytes]) -> None:
+        if not keys:
+            raise ValueError("must name at least one pepper")
+        self._keys = {fingerprint(key): key for key in keys}
+        if len(self._keys) != len(keys):
+            raise ValueError("must not name a pepper twice")
+
+    @classmethod
+    def parse(cls, text: str) -> "Peppers":
+        """Read a comma-separated list of 64 hex digits each; raise ``ValueError`` that does not repeat the text."""
+        parts = [part.strip() for part in text.strip().split(",")]
+        if not all(_PEPPER.fullmatch(part) for part in parts):
+            raise ValueError("must be a comma-separated list of peppers, newest first, 64 hex digits each")
+        return cls([bytes.fromhex(part) for part in parts])
+
+    @property
+    def fingerprints(self) -> tuple[bytes, ...]:
+        """The fingerprint of each, newest first."""
+        return tuple(self._keys)
+
+    def digest(self, key_string: KeyString, pepper: bytes) -> bytes | None:
+        """The digest under the pepper with this fingerprint; None when this server does not hold it."""
+        key = self._keys.get(pepper)
+        return key and hmac.digest(key, key_string.reveal().encode(), "sha256")
+
+    def __repr__(self) -> str:
+        """Show how many, not which."""
+        return f"Peppers(<{len(self._keys)}>)"
+
+
+def fingerprint(key: bytes) -> bytes:
+    """What the database may know of a pepper: 8 bytes of a hash that only serve to tell peppers apart."""
+    return sha256(b"keysvc pepper fingerprint\0" + key).digest()[:8]
