@@ -1,0 +1,126 @@
+"""Callers: who calls our RPCs, and what they may do and grant.
+
+A caller is a key of ``keysvc/system``; its permissions are its scopes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from keysvc.core.address import Address
+from keysvc.core.audit import Stamp
+from keysvc.core.errors import NotFound, PermissionDenied, Unauthenticated
+from keysvc.core.key import Key, State
+from keysvc.core.keystring import KeyString
+from keysvc.core.permission import Permission
+from keysvc.core.scope import capped, grants_cover, role_grants
+from keysvc.core.verdict import Presentation, Verdict
+from keysvc.core.workspace import SYSTEM_WORKSPACE
+from keysvc.service.verifying import Verifying
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Parameters:
+        name: key id of the caller's key, or ``bootstrap``.
+        grants: its permissions, and what else it may grant.
+        workspaces: where it may work; empty: everywhere.
+    """
+
+    name: str
+    grants: tuple[str, ...]
+    workspaces: tuple[str, ...] = ()
+
+    def may(self, permission: Permission) -> bool:
+        """Whether it has a permission; an operator has all."""
+        return grants_cover(self.grants, permission) or grants_cover(self.grants, Permission.OPERATOR)
+
+    def check_sees(self, workspace: str) -> None:
+        """Raise ``NotFound`` for a workspace that it is not allowed to know of."""
+        if self.workspaces and workspace not in self.workspaces:
+            raise workspace_not_found(workspace)
+
+    def check_operator(self, workspace: str) -> None:
+        """Raise ``PermissionDenied`` unless it may change what belongs to this workspace."""
+        if workspace == SYSTEM_WORKSPACE and not self.may(Permission.OPERATOR):
+            raise PermissionDenied(f"only an operator changes {SYSTEM_WORKSPACE} and its keys")
+
+    def check_holds(self, grants: Iterable[str]) -> None:
+        """Raise ``PermissionDenied`` for grants that it does not hold itself."""
+        if self.may(Permission.OPERATOR):
+            return
+        foreign = [grant for grant in grants if not grants_cover(self.grants, grant)]
+        if foreign:
+            raise PermissionDenied(f"a caller cannot grant what it does not hold: {', '.join(foreign)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an RPC.
+
+    Parameters:
+        method: such as ``keysvc.v1.KeyService/Revoke``.
+        request_id: the call's ``x-request-id``.
+        source_ip: address of the caller; empty: not from the network.
+    """
+
+    caller: Caller
+    method: str
+    request_id: str
+    source_ip: str
+
+    def stamp(self, reason: str = "") -> Stamp:
+        """What the audit event of a change made by this call says."""
+        return Stamp(uuid4(), self.caller.name, self.method, self.request_id, self.source_ip, reason)
+
+
+class Callers:
+    """Authenticates callers.
+
+    Parameters:
+        verifying: judges their keys.
+    """
+
+    def __init__(self, verifying: Verifying) -> None:
+        self._verifying = verifying
+
+    async def authenticate(self, authorization: str | None, source_ip: Address | None) -> Caller:
+        """The caller that a value of ``authorization`` metadata proves.
+
+        Raises:
+            Unauthenticated: it proves none; the reason is not told.
+            Unavailable: it could not be judged.
+        """
+        scheme, _, text = (authorization or "").partition(" ")
+        if scheme.lower() == "bearer":
+            key_string = KeyString(text.strip())
+            answer = await self._verifying.verify(Presentation(key_string, SYSTEM_WORKSPACE, source_ip=source_ip))
+            if answer.verdict is Verdict.VALID and answer.record is not None:
+                return Caller(str(answer.record.key_id), answer.record.grants, answer.record.workspaces)
+        raise Unauthenticated(
+            f"a caller must send a valid key of {SYSTEM_WORKSPACE} as metadata authorization: Bearer …"
+        )
+
+
+def is_usable_operator(key: Key) -> bool:
+    """Whether a caller key can be used to administer everything."""
+    grants = capped((role_grants(key.role, {}) or ()) + key.scopes, ())
+    return (
+        key.is_caller
+        and key.state is State.ACTIVE
+        and not key.workspaces
+        and grants_cover(grants, Permission.OPERATOR)
+        and any(secret.state(key.at) is State.ACTIVE for secret in key.secrets)
+    )
+
+
+def workspace_not_found(name: str) -> NotFound:
+    """No such workspace, or none that the caller may know of: the same answer."""
+    return NotFound(f"workspace {name} not found", workspace=name)
+
+
+def key_not_found(key_id: UUID) -> NotFound:
+    """No such key, or none that the caller may know of: the same answer."""
+    return NotFound(f"key {key_id} not found", key_id=str(key_id))

@@ -1,0 +1,130 @@
+"""What the services need of the outside. The store fits these by shape."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from keysvc.core.audit import AuditEvent, Stamp
+from keysvc.core.key import Key, Secret
+from keysvc.core.listing import AuditFilter, KeyFilter, Position
+from keysvc.core.revision import Revision
+from keysvc.core.verdict import Snapshot
+from keysvc.core.workspace import Workspace
+
+T = TypeVar("T")
+
+
+class SecretFinder(Protocol):
+    """Finds what Verify needs."""
+
+    async def find(self, secret_id: str) -> Snapshot:
+        """Read a secret as of a moment after this call began."""
+        ...
+
+
+class Transaction(Protocol):
+    """One attempt of one change: lock first, decide on what was locked, then save or insert one thing."""
+
+    @property
+    def at(self) -> datetime:
+        """The database's clock when it was last read, by locking or by ``read_clock``."""
+        ...
+
+    @property
+    def start(self) -> Revision:
+        """The revision of what has not changed since its creation."""
+        ...
+
+    async def read_clock(self) -> None:
+        """Read the database's clock, for a creation that locks nothing."""
+        ...
+
+    async def lock_workspace(self, name: str) -> Workspace | None:
+        """Lock a workspace for a change of it."""
+        ...
+
+    async def lock_workspace_for_key(self, name: str) -> Workspace | None:
+        """Lock a workspace for the creation of a key."""
+        ...
+
+    async def lock_key(self, key_id: UUID) -> Key | None:
+        """Lock a key and its secrets."""
+        ...
+
+    async def lock_callers(self) -> list[Key]:
+        """Lock the set of caller keys; those that are not revoked."""
+        ...
+
+    async def count_keys(self, owner: Workspace, at_most: int) -> int:
+        """How many keys of a workspace are not revoked, up to ``at_most``."""
+        ...
+
+    async def claim_request(self, digest: bytes, body_digest: bytes, key_id: UUID) -> tuple[UUID, bytes]:
+        """Claim a request id; the key id and body digest of whoever claimed it first."""
+        ...
+
+    async def find_key(self, key_id: UUID) -> Key:
+        """A key that exists."""
+        ...
+
+    async def find_workspace(self, name: str) -> Workspace:
+        """A workspace that exists."""
+        ...
+
+    async def insert_workspace(self, new: Workspace) -> Workspace | None:
+        """Insert a workspace; None if the name is taken."""
+        ...
+
+    async def save_workspace(self, before: Workspace, after: Workspace) -> Workspace:
+        """Save a locked workspace."""
+        ...
+
+    async def insert_key(self, new: Key, *, owner: Workspace, digest: bytes, pepper: bytes) -> Key:
+        """Insert a key with its one secret."""
+        ...
+
+    async def save_key(self, before: Key, after: Key, *, changed_secret: Secret | None = None) -> Key:
+        """Save a locked key and one of its secrets."""
+        ...
+
+
+class Changes(Protocol):
+    """Runs changes."""
+
+    async def run(
+        self,
+        stamp: Stamp,
+        work: Callable[[Transaction], Awaitable[T]],
+        recall: Callable[[Transaction], Awaitable[T]],
+    ) -> T:
+        """Make one change, once; ``recall`` answers for an attempt that was committed although its answer was lost."""
+        ...
+
+
+class Listings(Protocol):
+    """Reads for people and tools."""
+
+    async def find_key(self, key_id: UUID) -> Key | None:
+        """A key."""
+        ...
+
+    async def list_keys(self, asked: KeyFilter, after: Position | None, limit: int) -> list[Key]:
+        """Keys, newest first."""
+        ...
+
+    async def find_workspace(self, name: str) -> Workspace | None:
+        """A workspace."""
+        ...
+
+    async def list_workspaces(
+        self, names: tuple[str, ...] | None, organization: str | None, after: str | None, limit: int
+    ) -> list[Workspace]:
+        """Workspaces by name."""
+        ...
+
+    async def list_audit_events(
+        self, asked: AuditFilter, after: Position | None, limit: int
+    ) -> list[tuple[AuditEvent, Revision | None]]:
+        """Audit events, newest first, with their revisions."""
+        ...

@@ -1,0 +1,149 @@
+"""Reads for people and tools: what a caller may see, page by page."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from keysvc.core.audit import AuditEvent
+from keysvc.core.errors import InvalidArgument, Violation
+from keysvc.core.key import Key, State
+from keysvc.core.listing import PAGE_SIZE_MAX, AuditFilter, KeyFilter, Position
+from keysvc.core.page import PageTokens
+from keysvc.core.revision import Revision
+from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
+from keysvc.service.callers import Call, is_usable_operator, key_not_found, workspace_not_found
+from keysvc.service.ports import Listings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which page of a list.
+
+    Parameters:
+        size: items at most.
+        token: ``next_page_token`` of the page before; empty: the first page.
+        listing: what makes the list this list and no other (workspace and filter); a token is good for it alone.
+    """
+
+    size: int
+    token: str
+    listing: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items of a list, and the token of what follows; empty: nothing does."""
+
+    items: Sequence[T]
+    next_token: str
+
+
+class Reading:
+    """Gets and lists.
+
+    Parameters:
+        listings: where from.
+        tokens: writes and reads page tokens.
+    """
+
+    def __init__(self, listings: Listings, tokens: PageTokens) -> None:
+        self._listings = listings
+        self._tokens = tokens
+
+    async def get_key(self, call: Call, key_id: UUID) -> Key:
+        """One key.
+
+        Raises:
+            NotFound: no such key.
+        """
+        key = await self._listings.find_key(key_id)
+        if key is None or (call.caller.workspaces and key.workspace not in call.caller.workspaces):
+            raise key_not_found(key_id)
+        return key
+
+    async def has_operator(self) -> bool:
+        """Whether anybody can administer everything."""
+        callers = KeyFilter(workspaces=(SYSTEM_WORKSPACE,), state=State.ACTIVE)
+        return any(map(is_usable_operator, await self._listings.list_keys(callers, None, PAGE_SIZE_MAX)))
+
+    async def list_keys(self, call: Call, workspace: str | None, asked: KeyFilter, page: PageRequest) -> Page[Key]:
+        """Keys, newest first.
+
+        Parameters:
+            workspace: only of this one; None: of all that the caller may see.
+
+        Raises:
+            NotFound: no such workspace.
+            InvalidArgument: the page token is not one of this list.
+        """
+        after = self._position(call, page, Position.parse)
+        asked = replace(asked, workspaces=await self._visible(call, workspace))
+        keys = await self._listings.list_keys(asked, after, page.size + 1)
+        return self._page(call, page, keys, lambda key: Position(key.create_time, key.id))
+
+    async def get_workspace(self, call: Call, name: str) -> Workspace:
+        """One workspace.
+
+        Raises:
+            NotFound: no such workspace.
+        """
+        call.caller.check_sees(name)
+        workspace = await self._listings.find_workspace(name)
+        if workspace is None:
+            raise workspace_not_found(name)
+        return workspace
+
+    async def list_workspaces(self, call: Call, organization: str | None, page: PageRequest) -> Page[Workspace]:
+        """Workspaces by name.
+
+        Raises:
+            InvalidArgument: the page token is not one of this list.
+        """
+        after = self._position(call, page, str)
+        names = call.caller.workspaces or None
+        workspaces = await self._listings.list_workspaces(names, organization, after, page.size + 1)
+        return self._page(call, page, workspaces, lambda workspace: workspace.name)
+
+    async def list_audit_events(
+        self, call: Call, workspace: str | None, asked: AuditFilter, page: PageRequest
+    ) -> Page[tuple[AuditEvent, Revision | None]]:
+        """Audit events, newest first, each with its revision.
+
+        Raises:
+            NotFound: no such workspace.
+            InvalidArgument: the page token is not one of this list.
+        """
+        after = self._position(call, page, Position.parse)
+        asked = replace(asked, workspaces=await self._visible(call, workspace))
+        events = await self._listings.list_audit_events(asked, after, page.size + 1)
+        return self._page(call, page, events, lambda event: Position(event[0].time, event[0].stamp.event_id))
+
+    async def _visible(self, call: Call, workspace: str | None) -> tuple[str, ...] | None:
+        """The workspaces that a list is about; None: all."""
+        if workspace is None:
+            return call.caller.workspaces or None
+        return ((await self.get_workspace(call, workspace)).name,)
+
+    def _position(self, call: Call, page: PageRequest, parse: Callable[[str], T]) -> T | None:
+        """Where the page begins; None: at the beginning of the list."""
+        if not page.token:
+            return None
+        try:
+            return parse(self._tokens.read(page.token, _identity(call, page)))
+        except ValueError as error:
+            raise InvalidArgument([Violation("page_token", str(error))]) from error
+
+    def _page(self, call: Call, page: PageRequest, items: Sequence[T], position: Callable[[T], object]) -> Page[T]:
+        """The page of what was read, one item more than fits telling whether anything follows."""
+        if len(items) <= page.size:
+            return Page(items, "")
+        items = items[: page.size]
+        return Page(items, self._tokens.write(str(position(items[-1])), _identity(call, page)))
+
+
+def _identity(call: Call, page: PageRequest) -> bytes:
+    """All that a page token is bound to."""
+    return f"{call.caller.name}\0{call.method}\0".encode() + page.listing

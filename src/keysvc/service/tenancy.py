@@ -1,0 +1,116 @@
+"""Creates and changes workspaces."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final
+from uuid import uuid4
+
+from keysvc.core.errors import AlreadyExists, EtagMismatch, FailedPrecondition, InvalidArgument, Violation
+from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
+from keysvc.service.callers import Call, workspace_not_found
+from keysvc.service.ports import Changes, Transaction
+
+_FIXED_IN_SYSTEM: Final = ("suspended", "allowed_scopes", "roles")
+"""What ``keysvc/system`` may not have changed, lest nobody can administer keysvc."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceSettings:
+    """What of a workspace can be set, named as in ``Workspace``.
+
+    Parameters:
+        values: new values by field.
+        etag: only if the workspace is still at this version; empty: in any case.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    etag: str = ""
+
+
+class Tenancy:
+    """Changes of workspaces."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+
+    async def create(self, call: Call, name: str, values: Mapping[str, Any], reason: str) -> Workspace:
+        """Create a workspace.
+
+        Raises:
+            AlreadyExists: the name is taken.
+            NotFound: the caller is limited to other workspaces.
+        """
+        call.caller.check_sees(name)
+        workspace_id = uuid4()
+
+        async def work(transaction: Transaction) -> Workspace:
+            await transaction.read_clock()
+            new = Workspace(workspace_id, name, transaction.at, transaction.at, transaction.start, **values)
+            _check_lifetimes(new)
+            created = await transaction.insert_workspace(new)
+            if created is None:
+                raise AlreadyExists(f"workspace {name} exists already", workspace=name)
+            return created
+
+        return await self._changes.run(call.stamp(reason), work, lambda again: again.find_workspace(name))
+
+    async def update(self, call: Call, name: str, settings: WorkspaceSettings, reason: str) -> Workspace:
+        """Change what ``settings`` name.
+
+        Raises:
+            NotFound: no such workspace.
+            EtagMismatch: it has changed since the caller read it.
+            FailedPrecondition: ``keysvc/system`` may not be changed so.
+        """
+
+        def decide(before: Workspace) -> Workspace:
+            if settings.etag and settings.etag != str(before.version):
+                raise EtagMismatch(f"workspace {name} has changed since: read it again", workspace=name)
+            after = replace(before, **settings.values)
+            _check_lifetimes(after)
+            return after
+
+        return await self._change(call, name, reason, decide)
+
+    async def suspend(self, call: Call, name: str, reason: str) -> Workspace:
+        """Refuse all keys of a workspace until ``resume``. Safe to repeat.
+
+        Raises:
+            NotFound: no such workspace.
+            FailedPrecondition: it is ``keysvc/system``.
+        """
+        return await self._change(call, name, reason, lambda before: replace(before, suspended=True))
+
+    async def resume(self, call: Call, name: str, reason: str) -> Workspace:
+        """End a suspension. Safe to repeat.
+
+        Raises:
+            NotFound: no such workspace.
+        """
+        return await self._change(call, name, reason, lambda before: replace(before, suspended=False))
+
+    async def _change(self, call: Call, name: str, reason: str, decide: Callable[[Workspace], Workspace]) -> Workspace:
+        """Lock the workspace, decide what becomes of it, and save that if it is anything new."""
+        call.caller.check_sees(name)
+        call.caller.check_operator(name)
+
+        async def work(transaction: Transaction) -> Workspace:
+            before = await transaction.lock_workspace(name)
+            if before is None:
+                raise workspace_not_found(name)
+            after = decide(before)
+            if after == before:
+                return before
+            if before.is_system and any(getattr(before, each) != getattr(after, each) for each in _FIXED_IN_SYSTEM):
+                raise FailedPrecondition(f"{SYSTEM_WORKSPACE} cannot be suspended or have scopes or roles of its own")
+            return await transaction.save_workspace(before, after)
+
+        return await self._changes.run(call.stamp(reason), work, lambda again: again.find_workspace(name))
+
+
+def _check_lifetimes(workspace: Workspace) -> None:
+    """Raise ``InvalidArgument`` if the default lifetime is longer than the longest."""
+    longest = workspace.max_ttl or timedelta.max
+    if workspace.default_ttl and workspace.default_ttl > longest:
+        raise InvalidArgument([Violation("workspace.default_ttl", f"must be at most max_ttl, {longest}")])
