@@ -1,0 +1,156 @@
+"""Connections to PostgreSQL, with a time limit that holds even when the network says nothing at all.
+
+The limit is the caller's protection: whatever happens to the database, an answer comes. ``asyncio.timeout`` around a
+query does not give that: psycopg reacts to the cancellation by asking the server to cancel, and waits for a server that
+is frozen. Here the work runs in a task of its own, and when time is up its connection is closed under it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from keysvc.core.errors import Unavailable
+
+T = TypeVar("T")
+
+ATTEMPTS_MAX = 4
+_PAUSE_SECONDS = 0.02
+
+SESSION_OPTIONS = "-c synchronous_commit=on -c statement_timeout=10s -c idle_in_transaction_session_timeout=10s"
+"""For every session: what commits is durable, and a statement nobody waits for any more ends by itself."""
+
+
+def connect_arguments(application_name: str, limit_seconds: float) -> dict[str, Any]:
+    """Arguments of every connection to the database.
+
+    Parameters:
+        application_name: what operators see in ``pg_stat_activity``.
+        limit_seconds: after so long without acknowledgement the kernel gives a connection up.
+    """
+    return {
+        "application_name": application_name,
+        "options": SESSION_OPTIONS,
+        "target_session_attrs": "read-write",
+        "tcp_user_timeout": int(limit_seconds * 1000),
+    }
+
+
+class Database:
+    """A pool of connections for everything but the look-ups of Verify.
+
+    Parameters:
+        url: whatever libpq takes: ``postgresql://…``.
+        limit_seconds: how long one piece of work may take, waiting for a connection included.
+        connections_max: size of the pool.
+    """
+
+    def __init__(self, url: str, *, limit_seconds: float = 1.5, connections_max: int = 5) -> None:
+        self._limit_seconds = limit_seconds
+
+        async def connect() -> psycopg.AsyncConnection[Any]:
+            return await psycopg.AsyncConnection.connect(url, **connect_arguments("keysvc", limit_seconds))
+
+        self._engine = create_async_engine(
+            "postgresql+psycopg://",
+            async_creator=connect,
+            pool_size=connections_max,
+            max_overflow=0,
+            pool_timeout=limit_seconds,
+            hide_parameters=True,
+        )
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Let what is under way finish, then close all connections."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._limit_seconds)
+        await self._engine.dispose()
+
+    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run ``work`` in a transaction that is rolled back; try again on another connection if one is lost.
+
+        Raises:
+            Unavailable: the database did not answer in time.
+        """
+        return await self.run(lambda connection, _attempt: work(connection), commit=False)
+
+    async def run(self, work: Callable[[AsyncConnection, int], Awaitable[T]], *, commit: bool) -> T:
+        """Run ``work`` in a transaction, shielded: the cancellation of an RPC does not stop what has begun.
+
+        A lost connection, a deadlock or a server that is going away makes it run again, on another connection. So with
+        ``commit`` the work must be such that running it again after a commit of unknown outcome is right.
+
+        Parameters:
+            work: gets a connection and the number of the attempt, from 0.
+            commit: commit afterwards.
+
+        Raises:
+            Unavailable: the database did not answer in time. With ``commit`` it is then unknown what happened.
+        """
+        return await asyncio.shield(self._spawn(self._attempts(work, commit=commit)))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task that is kept until it ends, whoever still waits for it."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _attempts(self, work: Callable[[AsyncConnection, int], Awaitable[T]], *, commit: bool) -> T:
+        """Try until it works, the time is up or the attempts are used."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limit_seconds
+        for attempt in range(ATTEMPTS_MAX):
+            if attempt:
+                await asyncio.sleep(_PAUSE_SECONDS * attempt)
+            held: list[psycopg.AsyncConnection[Any]] = []
+            task = self._spawn(self._attempt(work, attempt, held, commit=commit))
+            await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
+            if not task.done():
+                abandon(task, held)
+                break
+            try:
+                return task.result()
+            except (DBAPIError, PoolTimeoutError) as error:
+                if not _is_passing(error):
+                    raise
+        raise Unavailable("the database cannot be reached") from None
+
+    async def _attempt(
+        self,
+        work: Callable[[AsyncConnection, int], Awaitable[T]],
+        attempt: int,
+        held: list[psycopg.AsyncConnection[Any]],
+        *,
+        commit: bool,
+    ) -> T:
+        """One transaction. ``held`` gets the driver's connection, for ``abandon``."""
+        async with self._engine.connect() as connection:
+            held.append((await connection.get_raw_connection()).driver_connection)  # type: ignore[arg-type]
+            result = await work(connection, attempt)
+            if commit:
+                await connection.commit()
+            return result
+
+
+def abandon(task: asyncio.Task[Any], held: list[psycopg.AsyncConnection[Any]]) -> None:
+    """Close a task's connection under it and let it go; nobody waits for it any more."""
+    for connection in held:
+        connection.pgconn.finish()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    task.cancel()
+
+
+def _is_passing(error: DBAPIError | PoolTimeoutError) -> bool:
+    """Whether another attempt may work: the connection was lost, a deadlock was broken, the server is going away."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
+        return True
+    return error.connection_invalidated or (
+        isinstance(error, InternalError) and isinstance(error.orig, ReadOnlySqlTransaction)
+    )

@@ -1,0 +1,78 @@
+"""Brings a database to the schema of this version, or tells how far it is."""
+
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+MIGRATION_LOCK: Final = 0x6B65797376630002
+"""Advisory lock held while migrating, so that several servers starting at once do it one after the other."""
+
+SERVER_VERSION_MIN: Final = 140_000
+CONNECT_SECONDS_MAX: Final = 5
+
+
+class ServerTooOldError(Exception):
+    """The database server is older than keysvc supports."""
+
+
+def _config() -> Config:
+    """Alembic's configuration, without a file."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def newest_schema() -> str:
+    """The schema that this version of keysvc needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def find_schema(url: str) -> str | None:
+    """The schema that a database has; None if it has none of ours. Blocks.
+
+    Parameters:
+        url: whatever libpq takes: ``postgresql://…``.
+    """
+    with _engine(url).connect() as connection:
+        return _read_schema(connection)
+
+
+def migrate(url: str) -> tuple[str | None, str]:
+    """Bring the database to ``newest_schema`` in one transaction; what it was before and is now. Blocks.
+
+    Parameters:
+        url: whatever libpq takes; its role must be allowed to create tables.
+    """
+    config = _config()
+    with _engine(url).begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        before = _read_schema(connection)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        return before, newest_schema()
+
+
+def _engine(url: str) -> Engine:
+    """Connections for one piece of work each. The time limit is for people who wait at a start."""
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(url, connect_timeout=CONNECT_SECONDS_MAX, application_name="keysvc migrate"),
+        poolclass=NullPool,
+        hide_parameters=True,
+    )
+
+
+def _read_schema(connection: Connection) -> str | None:
+    """The schema of the database behind a connection."""
+    server_version = connection.connection.driver_connection.info.server_version  # type: ignore[union-attr]
+    if server_version < SERVER_VERSION_MIN:
+        raise ServerTooOldError(f"PostgreSQL {server_version // 10000} is too old: keysvc needs 14 or newer")
+    return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,1 @@
+"""The migrations that make the tables, run by ``keysvc.store.migrate``."""

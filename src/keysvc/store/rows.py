@@ -1,0 +1,151 @@
+"""Rows to values and back: how keys, secrets and workspaces lie in their tables."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keysvc.core.key import Key, Revocation, Secret
+from keysvc.core.keystring import Environment
+from keysvc.core.revision import Revision
+from keysvc.core.workspace import Workspace
+from keysvc.store import schema
+
+EPOCH = select(schema.revocation_clock.c.epoch).scalar_subquery().label("epoch")
+CLOCK_COLUMNS = (func.clock_timestamp().label("at"), EPOCH)
+"""The database's clock, and the epoch of its revisions."""
+
+WORKSPACE_COLUMNS = (*schema.workspace.c, *CLOCK_COLUMNS)
+"""What ``workspace_of`` needs."""
+
+KEY_COLUMNS = (*schema.key.c, schema.workspace.c.name.label("workspace"), *CLOCK_COLUMNS)
+"""What ``keys_of`` needs, from ``KEY_SOURCE``."""
+
+KEY_SOURCE = schema.key.join(schema.workspace)
+
+
+def workspace_of(row: Row[Any]) -> Workspace:
+    """A row of ``WORKSPACE_COLUMNS``."""
+    return Workspace(
+        id=row.id,
+        name=row.name,
+        display_name=row.display_name,
+        suspended=row.suspended,
+        allowed_scopes=tuple(row.allowed_scopes),
+        roles={role: tuple(grants) for role, grants in row.roles.items()},
+        default_ttl=row.default_ttl,
+        max_ttl=row.max_ttl,
+        key_limit=row.key_limit,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        revision=Revision(row.epoch, row.seq),
+        version=row.version,
+    )
+
+
+def workspace_values(workspace: Workspace) -> dict[str, Any]:
+    """The columns of a workspace that can change, but ``seq``."""
+    return {
+        "display_name": workspace.display_name,
+        "suspended": workspace.suspended,
+        "allowed_scopes": list(workspace.allowed_scopes),
+        "roles": {role: list(grants) for role, grants in workspace.roles.items()},
+        "default_ttl": workspace.default_ttl,
+        "max_ttl": workspace.max_ttl,
+        "key_limit": workspace.key_limit,
+        "update_time": workspace.update_time,
+        "version": workspace.version,
+    }
+
+
+def key_values(key: Key) -> dict[str, Any]:
+    """The columns of a key that can change, but ``seq``."""
+    return {
+        "display_name": key.display_name,
+        "owner": key.owner,
+        "scopes": list(key.scopes),
+        "role": key.role,
+        "ip_allowlist": list(key.ip_allowlist),
+        "metadata": dict(key.metadata),
+        "tags": list(key.tags),
+        "workspaces": list(key.workspaces),
+        "update_time": key.update_time,
+        "expire_time": key.expire_time,
+        "suspended": key.suspended,
+        **_revocation_values(key.revocation),
+        "version": key.version,
+    }
+
+
+def secret_values(secret: Secret) -> dict[str, Any]:
+    """The columns of a secret that can change, but ``seq``."""
+    return {"retire_time": secret.retire_time, **_revocation_values(secret.revocation)}
+
+
+def _revocation_values(revocation: Revocation | None) -> dict[str, Any]:
+    return {
+        "revoke_time": revocation and revocation.time,
+        "revoke_reason": revocation.reason if revocation else "",
+    }
+
+
+def _revocation_of(time: datetime | None, reason: str) -> Revocation | None:
+    return None if time is None else Revocation(time, reason)
+
+
+def _secret_of(row: Row[Any], epoch: UUID) -> Secret:
+    return Secret(
+        id=row.id,
+        hint=row.hint,
+        create_time=row.create_time,
+        retire_time=row.retire_time,
+        revision=Revision(epoch, row.seq),
+        revocation=_revocation_of(row.revoke_time, row.revoke_reason),
+    )
+
+
+def _key_of(row: Row[Any]) -> Key:
+    return Key(
+        id=row.id,
+        workspace=row.workspace,
+        display_name=row.display_name,
+        environment=Environment(row.environment),
+        owner=row.owner,
+        scopes=tuple(row.scopes),
+        role=row.role,
+        ip_allowlist=tuple(row.ip_allowlist),
+        metadata=row.metadata,
+        tags=tuple(row.tags),
+        workspaces=tuple(row.workspaces),
+        creator=row.creator,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        at=row.at,
+        revision=Revision(row.epoch, row.seq),
+        expire_time=row.expire_time,
+        suspended=row.suspended,
+        revocation=_revocation_of(row.revoke_time, row.revoke_reason),
+        version=row.version,
+    )
+
+
+async def keys_of(connection: AsyncConnection, rows: Iterable[Row[Any]]) -> list[Key]:
+    """The keys of rows of ``KEY_COLUMNS``, in their order, each with its secrets.
+
+    The secrets are read in a second statement, begun after the first: where the first one waited for the lock of a key,
+    one snapshot for both would show the secrets from before the wait.
+    """
+    keys = [_key_of(row) for row in rows]
+    secrets: dict[UUID, list[Secret]] = {key.id: [] for key in keys}
+    query = (
+        select(schema.secret)
+        .where(schema.secret.c.key_id.in_(secrets))
+        .order_by(schema.secret.c.create_time, schema.secret.c.id)
+    )
+    for row in await connection.execute(query) if keys else ():
+        secrets[row.key_id].append(_secret_of(row, keys[0].revision.epoch))
+    return [replace(key, secrets=tuple(secrets[key.id])) for key in keys]
