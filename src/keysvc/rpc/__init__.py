@@ -1,0 +1,1 @@
+"""How we speak gRPC: requests in, answers out, errors as statuses."""

@@ -1,0 +1,146 @@
+"""The door: what happens to every call of ours before and after its handler, in one place.
+
+A call is given its request id, its caller is authenticated and must have the method's permission, the bytes are parsed,
+the handler runs, errors become statuses, and one line is logged. Handlers are registered on raw bytes instead of behind
+interceptors: bytes that are no such message would otherwise be answered by gRPC with the name of a Python class, and a
+chain of interceptors is the slowest way to do four things on each call.
+"""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+from uuid import uuid4
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from keysvc.core.address import Address, parse_address
+from keysvc.core.errors import InvalidArgument, KeysvcError, NotBuilt, PermissionDenied
+from keysvc.core.permission import Permission
+from keysvc.rpc.permissions import PERMISSIONS
+from keysvc.rpc.status import code_of, status_of
+from keysvc.service.callers import Call, Caller, Callers
+
+Handler: TypeAlias = Callable[[Any, Call], Awaitable[Message]]
+
+_log = structlog.get_logger("keysvc.rpc")
+
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_BUSY: Final = frozenset({Permission.VERIFY, Permission.USAGE_WRITE})
+"""Methods with these permissions are called on every request of other services: only failures of ours are logged."""
+
+
+class Door:
+    """Makes gRPC handlers of ours.
+
+    Parameters:
+        callers: authenticates them.
+    """
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+
+    def service(self, descriptor: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+        """All methods of a service. A method that ``servicer`` does not have answers UNIMPLEMENTED.
+
+        Parameters:
+            descriptor: of the contract.
+            servicer: has methods named like the RPCs that take a request and a ``Call`` and return the answer.
+        """
+        handlers = {method.name: self._handler(method, servicer) for method in descriptor.methods}
+        return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+
+    def _handler(self, method: MethodDescriptor, servicer: object) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """The gRPC handler of one method, on bytes."""
+        name = f"{method.containing_service.full_name}/{method.name}"
+        handle: Handler = getattr(servicer, method.name, None) or _not_built(name)
+        serve = self._serve(name, PERMISSIONS[name], GetMessageClass(method.input_type), handle)
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(serve)
+        return grpc.unary_unary_rpc_method_handler(serve)
+
+    def _serve(
+        self, name: str, permission: Permission, request_class: type[Message], handle: Handler
+    ) -> Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[bytes]]:
+        """The function that gRPC calls."""
+        quiet = permission in _BUSY
+
+        async def answer(raw: bytes, call: Call) -> bytes:
+            if not call.caller.may(permission):
+                raise PermissionDenied(f"{name} needs the permission {permission}", permission=permission)
+            try:
+                request = request_class.FromString(raw)
+            except DecodeError:
+                raise InvalidArgument([], f"the bytes are no {request_class.DESCRIPTOR.full_name}") from None
+            return (await handle(request, call)).SerializeToString()
+
+        async def serve(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
+            started = time.monotonic()
+            metadata = dict(context.invocation_metadata() or ())
+            request_id = _request_id(metadata.get("x-request-id"))
+            trailer = ("x-request-id", request_id)
+            address = peer_address(context.peer())
+            caller = None
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
+                try:
+                    caller = await self._callers.authenticate(_text(metadata.get("authorization")), address)
+                    call = Call(caller, name, request_id, "" if address is None else str(address))
+                    response = await answer(raw, call)
+                except Exception as caught:  # noqa: BLE001 (the one place where errors become statuses)
+                    error = caught
+                    _log_call(name, caller, error, time.monotonic() - started, quiet=quiet)
+                else:
+                    _log_call(name, caller, None, time.monotonic() - started, quiet=quiet)
+                    context.set_trailing_metadata((trailer,))
+                    return response
+            status = status_of(error)
+            details = ("grpc-status-details-bin", status.SerializeToString())
+            return await context.abort(code_of(error), status.message, trailing_metadata=(trailer, details))
+
+        return serve
+
+
+def _log_call(name: str, caller: Caller | None, error: Exception | None, seconds: float, *, quiet: bool) -> None:
+    """One line for a call; of a busy method, only what is wrong with keysvc itself."""
+    fields = {"method": name, "caller": caller and caller.name, "milliseconds": round(seconds * 1000, 1)}
+    if error is None:
+        (_log.debug if quiet else _log.info)("call", status="OK", **fields)
+    elif isinstance(error, KeysvcError):
+        log = _log.debug if quiet else _log.info
+        log("call refused", status=code_of(error).name, reason=error.message, **fields)
+    else:
+        _log.error("call failed", status="INTERNAL", exc_info=error, **fields)
+
+
+def _not_built(name: str) -> Handler:
+    async def refuse(_request: Message, _call: Call) -> Message:
+        raise NotBuilt(f"{name} is not built yet")
+
+    return refuse
+
+
+def _text(value: str | bytes | None) -> str | None:
+    """A value of ASCII metadata."""
+    return value if isinstance(value, str) else None
+
+
+def _request_id(value: str | bytes | None) -> str:
+    """The caller's request id if it is one, else a new one."""
+    text = _text(value) or ""
+    return text if _REQUEST_ID.fullmatch(text) else str(uuid4())
+
+
+def peer_address(peer: str) -> Address | None:
+    """The address in gRPC's name of a peer (``ipv4:1.2.3.4:5``, ``ipv6:[::1]:5``); None for a local socket."""
+    family, _, rest = peer.partition(":")
+    if family not in {"ipv4", "ipv6"}:
+        return None
+    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]").partition("%")[0]
+    try:
+        return parse_address(host)
+    except ValueError:
+        return None

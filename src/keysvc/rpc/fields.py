@@ -1,0 +1,146 @@
+"""Reads the fields of a request, collecting everything that is wrong with them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from keysvc.core.errors import Violations
+from keysvc.core.key import METADATA_BYTES_MAX
+from keysvc.core.listing import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
+from keysvc.core.revision import Revision
+
+T = TypeVar("T")
+
+_CONTROL_CHARACTERS = frozenset(map(chr, range(0x20))) | {"\x7f"}
+
+
+class Fields:
+    """Reads fields; what is wrong goes to ``violations`` and a harmless value comes back instead.
+
+    Parameters:
+        prefix: path of the message within the request, such as ``requests[3].``.
+        violations: where to; another message of the same request may share it.
+    """
+
+    def __init__(self, prefix: str = "", violations: Violations | None = None) -> None:
+        self._prefix = prefix
+        self.violations = Violations() if violations is None else violations
+
+    def done(self) -> None:
+        """Raise ``InvalidArgument`` if anything was wrong."""
+        self.violations.raise_if_any()
+
+    def bad(self, field: str, description: str) -> None:
+        """Say that a field is bad."""
+        self.violations.add(self._prefix + field, description)
+
+    def read(self, field: str, text: str, parse: Callable[[str], T], otherwise: T) -> T:
+        """Read one field with ``parse``, which raises ``ValueError`` saying what is allowed."""
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.bad(field, str(error))
+            return otherwise
+
+    def optional(self, field: str, text: str, parse: Callable[[str], T]) -> T | None:
+        """As ``read``; an empty field is None."""
+        if not text:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.bad(field, str(error))
+            return None
+
+    def each(self, field: str, texts: Iterable[str], parse: Callable[[str], T], items_max: int) -> tuple[T, ...]:
+        """Read a repeated field, each with ``parse``; repetitions are dropped, the order stays."""
+        items: dict[T, None] = {}
+        texts = list(texts)
+        if len(texts) > items_max:
+            self.bad(field, f"must have at most {items_max} items")
+            return ()
+        for index, text in enumerate(texts):
+            try:
+                items[parse(text)] = None
+            except ValueError as error:
+                self.bad(f"{field}[{index}]", str(error))
+        return tuple(items)
+
+    def text(self, field: str, text: str, *, characters_max: int, required: bool = False) -> str:
+        """Read a text for people: no control characters."""
+        if required and not text.strip():
+            self.bad(field, f"must have 1 to {characters_max} characters")
+        elif len(text) > characters_max:
+            self.bad(field, f"must have at most {characters_max} characters")
+        elif not _CONTROL_CHARACTERS.isdisjoint(text):
+            self.bad(field, "must not contain control characters")
+        else:
+            return text
+        return ""
+
+    def metadata(self, field: str, metadata: Mapping[str, str]) -> dict[str, str]:
+        """Read a metadata map: bounded in bytes; NUL, which PostgreSQL cannot keep, is refused."""
+        if sum(len(part.encode()) for item in metadata.items() for part in item) > METADATA_BYTES_MAX:
+            self.bad(field, f"names and values together must have at most {METADATA_BYTES_MAX} bytes")
+        elif "" in metadata:
+            self.bad(field, "names must not be empty")
+        elif any("\0" in part for item in metadata.items() for part in item):
+            self.bad(field, "must not contain NUL characters")
+        else:
+            return dict(metadata)
+        return {}
+
+    def uuid(self, field: str, text: str) -> UUID:
+        """Read a UUID."""
+        return self.read(field, text, _parse_uuid, UUID(int=0))
+
+    def time(self, field: str, message: Message) -> datetime | None:
+        """Read a Timestamp field; None if it is absent."""
+        if not message.HasField(field):
+            return None
+        timestamp: Timestamp = getattr(message, field)
+        try:
+            return timestamp.ToDatetime(UTC)
+        except (ValueError, OverflowError):
+            self.bad(field, "must be a valid time between the years 1 and 9999")
+            return None
+
+    def span(self, field: str, message: Message) -> timedelta | None:
+        """Read a Duration field that must be more than 0; None if it is absent."""
+        if not message.HasField(field):
+            return None
+        duration: Duration = getattr(message, field)
+        try:
+            span = duration.ToTimedelta()
+        except (ValueError, OverflowError):
+            span = timedelta(0)
+        if span < timedelta(milliseconds=1) or duration.nanos < 0:
+            self.bad(field, "must be a valid duration of at least 1 millisecond")
+            return None
+        return span
+
+    def revision(self, field: str, text: str) -> Revision | None:
+        """Read a revision."""
+        return self.optional(field, text, Revision.parse)
+
+    def page_size(self, size: int) -> int:
+        """Read a page size; 0 is the default."""
+        if not 0 <= size <= PAGE_SIZE_MAX:
+            self.bad("page_size", f"must be 0 to {PAGE_SIZE_MAX}; 0 means {PAGE_SIZE_DEFAULT}")
+        return size or PAGE_SIZE_DEFAULT
+
+
+def _parse_uuid(text: str) -> UUID:
+    """Read a UUID in its usual form, of 36 characters."""
+    try:
+        uuid = UUID(text)
+        if str(uuid) == text.lower():
+            return uuid
+    except ValueError:
+        pass
+    raise ValueError("must be a UUID such as 01234567-89ab-4cde-8f01-23456789abcd")

@@ -1,0 +1,114 @@
+"""The gRPC server: our services, health and reflection on one port."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from keysvc.rpc.door import Door
+from keysvc.v1 import audit_service_pb2, key_service_pb2, usage_service_pb2, workspace_service_pb2
+
+MESSAGE_BYTES_MAX: Final = 1 << 20
+
+CONTRACT: Final = (
+    key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
+    workspace_service_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
+    usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"],
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+)
+"""The services of the contract."""
+
+_REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of TLS, PEM.
+
+    Parameters:
+        client_ca: with it, clients must have a certificate signed by one of these.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Read the files. Raises ``OSError``."""
+        return grpc.ssl_server_credentials(
+            [(self.key.read_bytes(), self.cert.read_bytes())],
+            root_certificates=self.client_ca.read_bytes() if self.client_ca else None,
+            require_client_auth=self.client_ca is not None,
+        )
+
+
+class Server:
+    """Serves the contract, health and reflection.
+
+    Parameters:
+        door: makes the handlers.
+        servicers: by name of the service, such as ``KeyService``.
+    """
+
+    def __init__(self, door: Door, servicers: dict[str, object]) -> None:
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                # Otherwise a second server on the port would take half of its connections without a word.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._server.add_generic_rpc_handlers(
+            [door.service(descriptor, servicers[descriptor.name]) for descriptor in CONTRACT]
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._add_reflection()
+
+    def _add_reflection(self) -> None:
+        """Reflection, in both versions: their messages are the same on the wire."""
+        names = [descriptor.full_name for descriptor in CONTRACT]
+        names += [health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1]
+        servicer = reflection.aio.ReflectionServicer(names)
+        handler = grpc.stream_stream_rpc_method_handler(
+            servicer.ServerReflectionInfo,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        self._server.add_generic_rpc_handlers(
+            [
+                grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
+                for name in (reflection.SERVICE_NAME, _REFLECTION_V1)
+            ]
+        )
+
+    async def start(self, address: str, tls: Tls | None) -> int:
+        """Listen, and say in the health service that we do; the port, which is new if ``address`` asked for port 0.
+
+        Parameters:
+            address: ``host:port``.
+
+        Raises:
+            OSError: a file of TLS cannot be read, or the address cannot be bound.
+        """
+        try:
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, tls.credentials())
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise OSError(f"cannot listen on {address}: is the port taken, or a certificate file no PEM?")
+        await self._server.start()
+        for name in ("", *(descriptor.full_name for descriptor in CONTRACT)):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Say that we are going, take no more calls, and let those under way finish."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)

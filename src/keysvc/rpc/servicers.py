@@ -1,0 +1,159 @@
+"""The services of the contract: translate in, call, translate out. What happens around that is in ``door``."""
+
+import structlog
+
+from keysvc.core.verdict import Verdict
+from keysvc.rpc.translate import audit, keys, verify, workspaces
+from keysvc.rpc.translate.times import complete_receipt
+from keysvc.service.callers import Call
+from keysvc.service.issuing import Issuing
+from keysvc.service.lifecycle import Lifecycle
+from keysvc.service.reading import Reading
+from keysvc.service.tenancy import Tenancy
+from keysvc.service.verifying import Answer, Verifying
+from keysvc.v1 import audit_service_pb2, key_service_pb2, verify_pb2, workspace_service_pb2
+
+_log = structlog.get_logger("keysvc.verify")
+
+
+class KeyServicer:
+    """``keysvc.v1.KeyService``."""
+
+    def __init__(self, issuing: Issuing, lifecycle: Lifecycle, reading: Reading, verifying: Verifying) -> None:
+        self._issuing = issuing
+        self._lifecycle = lifecycle
+        self._reading = reading
+        self._verifying = verifying
+
+    async def Create(self, request: key_service_pb2.CreateRequest, call: Call) -> key_service_pb2.CreateResponse:
+        """Create a key."""
+        new = keys.read_create(request)
+        key, key_string = await self._issuing.create(call, new)
+        return key_service_pb2.CreateResponse(key=keys.key_message(key), key_string=key_string.reveal())
+
+    async def Get(self, request: key_service_pb2.GetRequest, call: Call) -> key_service_pb2.GetResponse:
+        """Get a key."""
+        key = await self._reading.get_key(call, keys.read_get(request))
+        return key_service_pb2.GetResponse(key=keys.key_message(key))
+
+    async def List(self, request: key_service_pb2.ListRequest, call: Call) -> key_service_pb2.ListResponse:
+        """List keys."""
+        workspace, asked, page = keys.read_list(request)
+        return keys.list_message(await self._reading.list_keys(call, workspace, asked, page))
+
+    async def Suspend(self, request: key_service_pb2.SuspendRequest, call: Call) -> key_service_pb2.SuspendResponse:
+        """Suspend a key."""
+        key_id, reason = keys.read_change(request)
+        key = await self._lifecycle.suspend(call, key_id, reason)
+        return key_service_pb2.SuspendResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+
+    async def Resume(self, request: key_service_pb2.ResumeRequest, call: Call) -> key_service_pb2.ResumeResponse:
+        """Resume a key."""
+        key_id, reason = keys.read_change(request)
+        key = await self._lifecycle.resume(call, key_id, reason)
+        return key_service_pb2.ResumeResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+
+    async def Revoke(self, request: key_service_pb2.RevokeRequest, call: Call) -> key_service_pb2.RevokeResponse:
+        """Revoke a key or one of its secrets."""
+        key_id, secret_id, reason = keys.read_revoke(request)
+        key = await self._lifecycle.revoke(call, key_id, secret_id, reason)
+        return key_service_pb2.RevokeResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+
+    async def Verify(self, request: verify_pb2.VerifyRequest, call: Call) -> verify_pb2.VerifyResponse:
+        """Verify a presentation."""
+        answer = await self._verifying.verify(verify.read_verify(request), call.caller.workspaces)
+        _log_refusals([answer], call)
+        return verify.answer_message(answer)
+
+    async def VerifyBatch(self, request: verify_pb2.VerifyBatchRequest, call: Call) -> verify_pb2.VerifyBatchResponse:
+        """Verify several presentations."""
+        answers = await self._verifying.verify_batch(verify.read_verify_batch(request), call.caller.workspaces)
+        _log_refusals(answers, call)
+        return verify.batch_message(answers)
+
+
+class WorkspaceServicer:
+    """``keysvc.v1.WorkspaceService``."""
+
+    def __init__(self, tenancy: Tenancy, reading: Reading) -> None:
+        self._tenancy = tenancy
+        self._reading = reading
+
+    async def CreateWorkspace(
+        self, request: workspace_service_pb2.CreateWorkspaceRequest, call: Call
+    ) -> workspace_service_pb2.CreateWorkspaceResponse:
+        """Create a workspace."""
+        workspace = await self._tenancy.create(call, *workspaces.read_create(request))
+        return workspace_service_pb2.CreateWorkspaceResponse(workspace=workspaces.workspace_message(workspace))
+
+    async def GetWorkspace(
+        self, request: workspace_service_pb2.GetWorkspaceRequest, call: Call
+    ) -> workspace_service_pb2.GetWorkspaceResponse:
+        """Get a workspace."""
+        workspace = await self._reading.get_workspace(call, workspaces.read_get(request))
+        return workspace_service_pb2.GetWorkspaceResponse(workspace=workspaces.workspace_message(workspace))
+
+    async def ListWorkspaces(
+        self, request: workspace_service_pb2.ListWorkspacesRequest, call: Call
+    ) -> workspace_service_pb2.ListWorkspacesResponse:
+        """List workspaces."""
+        organization, page = workspaces.read_list(request)
+        return workspaces.list_message(await self._reading.list_workspaces(call, organization, page))
+
+    async def UpdateWorkspace(
+        self, request: workspace_service_pb2.UpdateWorkspaceRequest, call: Call
+    ) -> workspace_service_pb2.UpdateWorkspaceResponse:
+        """Change a workspace."""
+        workspace = await self._tenancy.update(call, *workspaces.read_update(request))
+        return workspace_service_pb2.UpdateWorkspaceResponse(
+            workspace=workspaces.workspace_message(workspace), receipt=complete_receipt(workspace.revision)
+        )
+
+    async def SuspendWorkspace(
+        self, request: workspace_service_pb2.SuspendWorkspaceRequest, call: Call
+    ) -> workspace_service_pb2.SuspendWorkspaceResponse:
+        """Suspend a workspace."""
+        workspace = await self._tenancy.suspend(call, *workspaces.read_change(request))
+        return workspace_service_pb2.SuspendWorkspaceResponse(
+            workspace=workspaces.workspace_message(workspace), receipt=complete_receipt(workspace.revision)
+        )
+
+    async def ResumeWorkspace(
+        self, request: workspace_service_pb2.ResumeWorkspaceRequest, call: Call
+    ) -> workspace_service_pb2.ResumeWorkspaceResponse:
+        """Resume a workspace."""
+        workspace = await self._tenancy.resume(call, *workspaces.read_change(request))
+        return workspace_service_pb2.ResumeWorkspaceResponse(
+            workspace=workspaces.workspace_message(workspace), receipt=complete_receipt(workspace.revision)
+        )
+
+
+class UsageServicer:
+    """``keysvc.v1.UsageService``: nothing of it is built yet."""
+
+
+class AuditServicer:
+    """``keysvc.v1.AuditService``."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    async def ListAuditEvents(
+        self, request: audit_service_pb2.ListAuditEventsRequest, call: Call
+    ) -> audit_service_pb2.ListAuditEventsResponse:
+        """List audit events."""
+        workspace, asked, page = audit.read_list(request)
+        return audit.list_message(await self._reading.list_audit_events(call, workspace, asked, page))
+
+
+def _log_refusals(answers: list[Answer], call: Call) -> None:
+    """Log refusals of proved secrets. Anybody can make unproved ones, so they would be a way to fill the log."""
+    for answer in answers:
+        if answer.verdict is not Verdict.VALID and answer.record is not None:
+            _log.info(
+                "key refused",
+                verdict=answer.verdict.name,
+                key_id=str(answer.record.key_id),
+                workspace=answer.record.workspace,
+                caller=call.caller.name,
+            )

@@ -1,0 +1,1 @@
+"""Messages to values and back. Reading a request names everything that is wrong with it at once."""

@@ -1,0 +1,154 @@
+"""Messages of WorkspaceService."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from keysvc.core.errors import NotBuilt
+from keysvc.core.key import DISPLAY_NAME_CHARACTERS_MAX
+from keysvc.core.scope import SCOPES_MAX, parse_grant
+from keysvc.core.workspace import (
+    KEY_LIMIT_MAX,
+    ROLES_MAX,
+    Workspace,
+    parse_new_role,
+    parse_new_workspace_name,
+    parse_organization,
+    parse_workspace_name,
+)
+from keysvc.rpc.fields import Fields
+from keysvc.rpc.translate.keys import read_reason
+from keysvc.rpc.translate.times import check_wait, duration, timestamp
+from keysvc.service.reading import Page, PageRequest
+from keysvc.service.tenancy import WorkspaceSettings
+from keysvc.v1 import workspace_service_pb2
+
+
+def _read_key_limit(fields: Fields, message: workspace_service_pb2.Workspace) -> int | None:
+    if not message.HasField("key_limit"):
+        return None
+    if not 0 <= message.key_limit <= KEY_LIMIT_MAX:
+        fields.bad("key_limit", f"must be 0 to {KEY_LIMIT_MAX}; absent means unlimited")
+    return message.key_limit
+
+
+def _read_roles(fields: Fields, message: workspace_service_pb2.Workspace) -> dict[str, tuple[str, ...]]:
+    if len(message.roles) > ROLES_MAX:
+        fields.bad("roles", f"must have at most {ROLES_MAX} items")
+        return {}
+    roles: dict[str, tuple[str, ...]] = {}
+    for index, role in enumerate(message.roles):
+        name = fields.read(f"roles[{index}].name", role.name, parse_new_role, "")
+        if name in roles:
+            fields.bad(f"roles[{index}].name", "must not repeat a role")
+        if not role.scopes:
+            fields.bad(f"roles[{index}].scopes", f"must have 1 to {SCOPES_MAX} items")
+        roles[name] = fields.each(f"roles[{index}].scopes", role.scopes, parse_grant, SCOPES_MAX)
+    return roles
+
+
+_SETTABLE: Final[Mapping[str, Callable[[Fields, workspace_service_pb2.Workspace], Any]]] = {
+    "display_name": lambda fields, message: fields.text(
+        "display_name", message.display_name, characters_max=DISPLAY_NAME_CHARACTERS_MAX
+    ),
+    "allowed_scopes": lambda fields, message: fields.each(
+        "allowed_scopes", message.allowed_scopes, parse_grant, SCOPES_MAX
+    ),
+    "roles": _read_roles,
+    "default_ttl": lambda fields, message: fields.span("default_ttl", message),
+    "max_ttl": lambda fields, message: fields.span("max_ttl", message),
+    "key_limit": _read_key_limit,
+}
+"""How each field that callers may set is read."""
+
+
+def read_create(
+    request: workspace_service_pb2.CreateWorkspaceRequest,
+) -> tuple[str, dict[str, Any], str]:
+    """Name, values and reason."""
+    if request.workspace.HasField("rotation_policy"):
+        raise NotBuilt("workspace.rotation_policy is not built yet")
+    fields = Fields("workspace.")
+    name = fields.read("name", request.workspace.name, parse_new_workspace_name, "")
+    values = {field: read(fields, request.workspace) for field, read in _SETTABLE.items()}
+    reason = read_reason(Fields(violations=fields.violations), request.reason)
+    fields.done()
+    return name, values, reason
+
+
+def read_update(
+    request: workspace_service_pb2.UpdateWorkspaceRequest,
+) -> tuple[str, WorkspaceSettings, str]:
+    """Name, what to set and reason."""
+    if "rotation_policy" in request.update_mask.paths:
+        raise NotBuilt("workspace.rotation_policy is not built yet")
+    whole = Fields()
+    fields = Fields("workspace.", whole.violations)
+    name = fields.read("name", request.workspace.name, parse_workspace_name, "")
+    if not request.update_mask.paths:
+        whole.bad("update_mask", f"must name at least one of {', '.join(_SETTABLE)}")
+    values = {}
+    for index, field in enumerate(request.update_mask.paths):
+        if field in _SETTABLE:
+            values[field] = _SETTABLE[field](fields, request.workspace)
+        else:
+            whole.bad(f"update_mask.paths[{index}]", f"must be one of {', '.join(_SETTABLE)}")
+    reason = read_reason(whole, request.reason)
+    check_wait(whole, request.wait)
+    fields.done()
+    return name, WorkspaceSettings(values, request.workspace.etag), reason
+
+
+def read_get(request: workspace_service_pb2.GetWorkspaceRequest) -> str:
+    """The name."""
+    fields = Fields()
+    name = fields.read("name", request.name, parse_workspace_name, "")
+    fields.done()
+    return name
+
+
+def read_list(request: workspace_service_pb2.ListWorkspacesRequest) -> tuple[str | None, PageRequest]:
+    """Organization and page."""
+    fields = Fields()
+    organization = fields.optional("organization", request.organization, parse_organization)
+    page = PageRequest(fields.page_size(request.page_size), request.page_token, request.organization.encode())
+    fields.done()
+    return organization, page
+
+
+def read_change(
+    request: workspace_service_pb2.SuspendWorkspaceRequest | workspace_service_pb2.ResumeWorkspaceRequest,
+) -> tuple[str, str]:
+    """Name and reason."""
+    fields = Fields()
+    name = fields.read("name", request.name, parse_workspace_name, "")
+    reason = read_reason(fields, request.reason)
+    check_wait(fields, request.wait)
+    fields.done()
+    return name, reason
+
+
+def workspace_message(workspace: Workspace) -> workspace_service_pb2.Workspace:
+    """A workspace."""
+    states = workspace_service_pb2.Workspace
+    return workspace_service_pb2.Workspace(
+        name=workspace.name,
+        display_name=workspace.display_name,
+        state=states.STATE_SUSPENDED if workspace.suspended else states.STATE_ACTIVE,
+        allowed_scopes=workspace.allowed_scopes,
+        roles=[
+            workspace_service_pb2.Role(name=name, scopes=scopes) for name, scopes in sorted(workspace.roles.items())
+        ],
+        default_ttl=duration(workspace.default_ttl),
+        max_ttl=duration(workspace.max_ttl),
+        key_limit=workspace.key_limit,
+        create_time=timestamp(workspace.create_time),
+        update_time=timestamp(workspace.update_time),
+        etag=str(workspace.version),
+    )
+
+
+def list_message(page: Page[Workspace]) -> workspace_service_pb2.ListWorkspacesResponse:
+    """A page of workspaces."""
+    return workspace_service_pb2.ListWorkspacesResponse(
+        workspaces=map(workspace_message, page.items), next_page_token=page.next_token
+    )
