@@ -1,0 +1,1 @@
+"""keysvc: a gRPC service that issues API keys and verifies them."""

@@ -1,0 +1,265 @@
+"""The hall: builds everything once, in order, and takes it down in reverse. The only file that knows all rooms."""
+
+import asyncio
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+from uuid import uuid4
+
+import psycopg
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from keysvc.core.errors import KeysvcError
+from keysvc.core.keystring import KeyString
+from keysvc.core.page import PageTokens
+from keysvc.core.pepper import Peppers
+from keysvc.core.permission import Permission
+from keysvc.rpc.door import Door
+from keysvc.rpc.server import Server, Tls
+from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
+from keysvc.service.callers import Call, Caller, Callers
+from keysvc.service.issuing import Issuing
+from keysvc.service.lifecycle import Lifecycle
+from keysvc.service.reading import Reading
+from keysvc.service.tenancy import Tenancy
+from keysvc.service.verifying import Verifying
+from keysvc.settings import SettingError, Settings, own_peppers
+from keysvc.store.changes import Changes
+from keysvc.store.database import Database
+from keysvc.store.embedded import EmbeddedError, EmbeddedPostgres
+from keysvc.store.listings import Listings
+from keysvc.store.lookups import Lookups
+from keysvc.store.migrate import ServerTooOldError, find_schema, migrate, newest_schema
+from keysvc.store.peppers import DeploymentKeys, read_deployment_keys
+
+DRAIN_SECONDS: Final = 1.5
+"""How long calls under way may take to finish at the end; together with the database's end less than 5 s."""
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+_log = structlog.get_logger("keysvc")
+
+
+class StartError(Exception):
+    """keysvc cannot start; the text is a sentence for the person who started it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """An open database with the schema of this version, and the keys that belong to it."""
+
+    url: str
+    database: Database
+    peppers: Peppers
+    keys: DeploymentKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a start page tells.
+
+    Parameters:
+        address: where the server listens.
+        tls: whether it speaks TLS.
+        operator_key: the operator key, if it has been created now.
+        has_operator: whether there is a usable operator key.
+    """
+
+    address: str
+    tls: bool
+    operator_key: KeyString | None
+    has_operator: bool
+
+
+async def serve(settings: Settings, announce: Callable[[Started], None], *, show_operator_key: bool) -> None:
+    """Serve until SIGINT or SIGTERM, then finish calls under way and take everything down, the database last.
+
+    Parameters:
+        announce: called once when the server answers.
+        show_operator_key: ``announce`` may show a key, so the first start of an embedded database creates one.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    stopped = _stop_signal()
+    async with AsyncExitStack() as stack:
+        starting = asyncio.create_task(_start(settings, stack, show_operator_key=show_operator_key))
+        stopping = asyncio.create_task(stopped.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+        else:
+            announce(starting.result())
+            _log.info("serving", address=starting.result().address)
+            await stopping
+        _log.info("stopping")
+    _log.info("stopped")
+
+
+async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key: bool) -> Started:
+    """Build everything; ``stack`` takes it down."""
+    storage = await stack.enter_async_context(open_storage(settings))
+    operator_key = None
+    if show_operator_key and settings.database_url is None:
+        operator_key = await _create_operator(storage, another=False)
+    has_operator = await Reading(Listings(storage.database), PageTokens(storage.keys.tag_key)).has_operator()
+    server = await stack.enter_async_context(open_server(storage))
+    tls = None
+    if settings.tls_cert and settings.tls_key:
+        tls = Tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    try:
+        port = await server.start(settings.listen, tls)
+    except OSError as error:
+        raise StartError(f"--listen (KEYSVC_LISTEN): {error}") from None
+    address = f"{settings.listen.rpartition(':')[0]}:{port}"
+    return Started(address, tls is not None, operator_key, has_operator)
+
+
+async def bootstrap(settings: Settings, *, another: bool) -> KeyString | None:
+    """Migrate, and create an operator key; None if there is one already and no other one is wanted.
+
+    Raises:
+        StartError: the database cannot be used.
+    """
+    async with open_storage(settings, share=True, migrating=True) as storage:
+        return await _create_operator(storage, another=another)
+
+
+async def migrate_database(settings: Settings) -> tuple[str | None, str]:
+    """Bring the database to this version's schema; what it was before and is now.
+
+    Raises:
+        StartError: the database cannot be used.
+    """
+    async with _database_url(settings, share=True) as url:
+        return await _blocking(migrate, url)
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings, *, share: bool = False, migrating: bool = False) -> AsyncIterator[Storage]:
+    """An open database, checked: its schema is this version's, and this server holds the peppers that it needs.
+
+    Parameters:
+        share: an embedded database may belong to another process.
+        migrating: migrate an external database too; otherwise an older schema is refused. An embedded one is always
+            migrated.
+
+    Raises:
+        StartError: it cannot be used.
+    """
+    async with _database_url(settings, share=share) as url:
+        if migrating or settings.database_url is None:
+            await _blocking(migrate, url)
+        else:
+            await _check_schema(url)
+        peppers = settings.peppers or own_peppers(settings.folder)
+        database = Database(url)
+        try:
+            keys = await read_deployment_keys(database, peppers.fingerprints[0])
+            if not {keys.signing, *keys.needed} <= set(peppers.fingerprints):
+                raise StartError(
+                    "KEYSVC_PEPPERS or --peppers-file: a pepper is missing that living keys of this database need"
+                )
+            yield Storage(url, database, peppers, keys)
+        except KeysvcError as error:
+            raise StartError(error.message) from error
+        finally:
+            await database.close()
+
+
+@asynccontextmanager
+async def open_server(storage: Storage) -> AsyncIterator[Server]:
+    """A server on an open database, not listening yet."""
+    tag_key, signing = storage.keys.tag_key, storage.keys.signing
+    lookups = Lookups(storage.url)
+    changes = Changes(storage.database)
+    verifying = Verifying(lookups, storage.peppers, signing=signing, tag_key=tag_key)
+    reading = Reading(Listings(storage.database), PageTokens(tag_key))
+    server = Server(
+        Door(Callers(verifying)),
+        {
+            "KeyService": KeyServicer(_issuing(storage), Lifecycle(changes), reading, verifying),
+            "WorkspaceService": WorkspaceServicer(Tenancy(changes), reading),
+            "UsageService": UsageServicer(),
+            "AuditService": AuditServicer(reading),
+        },
+    )
+    try:
+        yield server
+    finally:
+        await server.stop(DRAIN_SECONDS)
+        await lookups.close()
+
+
+def _issuing(storage: Storage) -> Issuing:
+    """The service that creates keys."""
+    return Issuing(
+        Changes(storage.database),
+        storage.peppers,
+        signing=storage.keys.signing,
+        tag_key=storage.keys.tag_key,
+        entropy=secrets.token_bytes,
+    )
+
+
+async def _create_operator(storage: Storage, *, another: bool) -> KeyString | None:
+    """Create an operator key, if there is none or another one is wanted."""
+    caller = Caller("bootstrap", (Permission.OPERATOR,))
+    call = Call(caller, "keysvc bootstrap", str(uuid4()), "")
+    return await _issuing(storage).create_operator(call, another=another)
+
+
+@asynccontextmanager
+async def _database_url(settings: Settings, *, share: bool) -> AsyncIterator[str]:
+    """Where the database is; an embedded one is started, and stopped afterwards."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    starting = asyncio.create_task(_blocking(partial(EmbeddedPostgres.start, share=share), settings.folder))
+    try:
+        embedded = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # A thread cannot be cancelled: let it come to its end, then take down what it built.
+        await asyncio.to_thread((await starting).stop)
+        raise
+    try:
+        yield embedded.url
+    finally:
+        await asyncio.to_thread(embedded.stop)
+
+
+async def _check_schema(url: str) -> None:
+    """Raise ``StartError`` unless the schema is this version's."""
+    found, needed = await _blocking(find_schema, url), newest_schema()
+    if found == needed:
+        return
+    if found is None or found < needed:
+        raise StartError(f"the database has schema {found or 'none'}, this version needs {needed}: run keysvc migrate")
+    raise StartError(f"the database has schema {found}, which is newer than this version of keysvc ({needed})")
+
+
+async def _blocking(work: Callable[[A], T], argument: A) -> T:
+    """Run blocking work on the database in a thread; errors are sentences."""
+    try:
+        return await asyncio.to_thread(work, argument)
+    except (EmbeddedError, ServerTooOldError, SettingError) as error:
+        raise StartError(str(error)) from None
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        # Only the first line: what follows may quote a statement.
+        raise StartError(f"the database cannot be used: {str(cause).strip().partition(chr(10))[0]}") from None
+
+
+def _stop_signal() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    return stopped

@@ -1,0 +1,70 @@
+"""Logs: one structured line for each thing worth telling, to standard error. Pretty on a terminal, else JSON.
+
+Whatever looks like a key string is cut to its hint on the way out, wherever it stands: in values, messages and
+tracebacks, ours or those of libraries.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+from keysvc.core.keystring import PATTERN
+
+_KEY_STRING: Final = re.compile(rf"({PATTERN[: PATTERN.index('[0-9A-Za-z]')]})[0-9A-Za-z]{{20,}}")
+"""Key strings, and most of one: a piece is worth hiding too."""
+
+
+def redact(text: str) -> str:
+    """Replace all key strings in a text."""
+    return _KEY_STRING.sub(r"\1…", text)
+
+
+def _redact_event(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Redact all that a line says."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = redact(value)
+        elif not isinstance(value, bool | int | float | None):
+            event[name] = redact(str(value))
+    return event
+
+
+def configure(stream: TextIO | None = None) -> None:
+    """Send our log lines, and warnings of libraries, to ``stream`` (standard error).
+
+    Tracebacks are rendered before redaction, so that they are redacted too.
+    """
+    stream = stream or sys.stderr
+    pretty = stream.isatty()
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
+        structlog.processors.format_exc_info,
+        _redact_event,
+    ]
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer(pad_event_to=24) if pretty else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("keysvc").setLevel(logging.INFO)
