@@ -21,9 +21,13 @@ WORKSPACES_MAX: Final = 100
 
 
 class State(StrEnum):
-    """Where a key or one secret is in its life; the first that applies is shown. EXPIRED is derived, never stored."""
+    """Where a key or one secret is in its life; the first that applies is shown. EXPIRED is derived, never stored.
+
+    REVOKING is for when somebody answers from memory and may not have heard yet: nothing is in it so far.
+    """
 
     REVOKED = "revoked"
+    REVOKING = "revoking"
     SUSPENDED = "suspended"
     EXPIRED = "expired"
     ACTIVE = "active"

@@ -188,8 +188,8 @@ class Transaction:
         A claim of a transaction that is still under way is waited for.
         """
         claim = upsert(request).values(digest=digest, body_digest=body_digest, key_id=key_id, create_time=self.at)
-        claimed = await self._connection.execute(claim.on_conflict_do_nothing())
-        if claimed.rowcount:
+        claimed = await self._connection.execute(claim.on_conflict_do_nothing().returning(request.c.digest))
+        if claimed.one_or_none():
             return key_id, body_digest
         await self.settle()
         query = select(request.c.key_id, request.c.body_digest).where(request.c.digest == digest)
@@ -208,10 +208,9 @@ class Transaction:
 
     async def insert_workspace(self, new: Workspace) -> Workspace | None:
         """Insert a workspace; None if the name is taken."""
-        row = upsert(workspace).values(
-            id=new.id, name=new.name, create_time=new.create_time, seq=0, **workspace_values(new)
-        )
-        if not (await self._connection.execute(row.on_conflict_do_nothing())).rowcount:
+        row = upsert(workspace).values(id=new.id, name=new.name, create_time=new.create_time, seq=0)
+        row = row.values(**workspace_values(new)).on_conflict_do_nothing().returning(workspace.c.id)
+        if (await self._connection.execute(row)).one_or_none() is None:
             await self.settle()
             return None
         await self._close([], log=None, target=(new.name, None, None), after=describe_workspace(new))

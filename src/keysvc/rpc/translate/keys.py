@@ -34,6 +34,7 @@ ENVIRONMENTS: Final = {
 _STATES: Final = {
     State.ACTIVE: key_pb2.Key.STATE_ACTIVE,
     State.SUSPENDED: key_pb2.Key.STATE_SUSPENDED,
+    State.REVOKING: key_pb2.Key.STATE_REVOKING,
     State.REVOKED: key_pb2.Key.STATE_REVOKED,
     State.EXPIRED: key_pb2.Key.STATE_EXPIRED,
 }
@@ -113,7 +114,7 @@ def read_list(request: key_service_pb2.ListRequest) -> tuple[str | None, KeyFilt
     workspace = fields.optional("workspace", request.workspace, parse_workspace_name)
     page = read_page(fields, request)
     asked = Fields("filter.", fields.violations)
-    if request.filter.state not in (0, *_STATE_OF, key_pb2.Key.STATE_REVOKING):
+    if request.filter.state not in (key_pb2.Key.STATE_UNSPECIFIED, *_STATE_OF):
         asked.bad("state", "must be a state of a key")
     key_filter = KeyFilter(
         state=_STATE_OF.get(request.filter.state),

@@ -1,0 +1,113 @@
+"""A real PostgreSQL for all tests, a database of its own for each, and real servers on real sockets.
+
+The server is an embedded one, started once for the whole run, or the one that ``KEYSVC_TEST_DATABASE_URL`` names.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from secrets import token_bytes, token_hex
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from keysvc import logs
+from keysvc.core.pepper import Peppers
+from keysvc.store.embedded import EmbeddedPostgres
+from keysvc.store.migrate import migrate
+from tests.deployment import Deployment
+
+_SERVER_URL = pytest.StashKey[str]()
+_EMBEDDED = pytest.StashKey[tuple[EmbeddedPostgres, "tempfile.TemporaryDirectory[str]"]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the database server, in the process that started the run; others are told where it is."""
+    logs.configure()
+    logging.getLogger("keysvc").setLevel(logging.WARNING)
+    if hasattr(config, "workerinput"):
+        config.stash[_SERVER_URL] = config.workerinput["database_server_url"]
+    elif url := os.environ.get("KEYSVC_TEST_DATABASE_URL"):
+        config.stash[_SERVER_URL] = url
+    elif not config.option.collectonly:
+        folder = tempfile.TemporaryDirectory(prefix="keysvc-tests-")
+        embedded = EmbeddedPostgres.start(Path(folder.name) / "data", durable=False)
+        config.stash[_EMBEDDED] = embedded, folder
+        config.stash[_SERVER_URL] = embedded.url
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker where the database server is."""
+    node.workerinput["database_server_url"] = node.config.stash.get(_SERVER_URL, "")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the database server."""
+    if _EMBEDDED in config.stash:
+        embedded, folder = config.stash[_EMBEDDED]
+        embedded.stop()
+        folder.cleanup()
+
+
+@pytest.fixture(scope="session")
+def server_url(request: pytest.FixtureRequest) -> str:
+    """The database server, by a database that tests leave alone."""
+    return request.config.stash[_SERVER_URL]
+
+
+def _on_server(server_url: str, statement: str, *names: str) -> None:
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def _with_database(url: str, name: str) -> str:
+    """The URL of another database of the same server."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """A new database with nothing in it."""
+    name = f"test_{token_hex(8)}"
+    _on_server(server_url, "CREATE DATABASE {}", name)
+    yield _with_database(server_url, name)
+    _on_server(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture(scope="session")
+def template_database(server_url: str) -> Iterator[str]:
+    """A migrated database to copy."""
+    name = f"template_{token_hex(8)}"
+    _on_server(server_url, "CREATE DATABASE {}", name)
+    migrate(_with_database(server_url, name))
+    yield name
+    _on_server(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def database_url(server_url: str, template_database: str) -> Iterator[str]:
+    """A new database with the schema of this version."""
+    name = f"test_{token_hex(8)}"
+    _on_server(server_url, "CREATE DATABASE {} TEMPLATE {}", name, template_database)
+    yield _with_database(server_url, name)
+    _on_server(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def peppers() -> Peppers:
+    """One new pepper."""
+    return Peppers([token_bytes(32)])
+
+
+@pytest.fixture
+async def deployment(database_url: str, peppers: Peppers) -> AsyncIterator[Deployment]:
+    """One server on a database of its own, with an operator."""
+    async with AsyncExitStack() as stack:
+        yield await Deployment.open(stack, database_url, peppers)

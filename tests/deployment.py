@@ -1,0 +1,173 @@
+"""A running keysvc as tests see it: a socket, the generated stubs, an operator key."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from keysvc.app import bootstrap, open_server, open_storage
+from keysvc.core.pepper import Peppers
+from keysvc.settings import Settings
+from keysvc.v1 import key_pb2, key_service_pb2, receipt_pb2, verify_pb2, workspace_service_pb2
+from keysvc.v1.audit_service_pb2_grpc import AuditServiceStub
+from keysvc.v1.key_service_pb2_grpc import KeyServiceStub
+from keysvc.v1.usage_service_pb2_grpc import UsageServiceStub
+from keysvc.v1.workspace_service_pb2_grpc import WorkspaceServiceStub
+
+T = TypeVar("T")
+
+WORKSPACE = "acme-corp/sales"
+
+
+@dataclass
+class Refused(Exception):
+    """An RPC that failed, with its details unpacked."""
+
+    code: grpc.StatusCode
+    message: str
+    violations: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    retry_after_seconds: float | None = None
+
+    @classmethod
+    def of(cls, error: grpc.aio.AioRpcError) -> Self:
+        """Unpack an error."""
+        refused = cls(error.code(), error.details() or "")
+        for name, value in error.trailing_metadata() or ():
+            if name == "grpc-status-details-bin":
+                refused._unpack(status_pb2.Status.FromString(value))
+        return refused
+
+    def _unpack(self, status: status_pb2.Status) -> None:
+        assert status.code == self.code.value[0]
+        for detail in status.details:
+            info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                assert info.domain == "keysvc"
+                self.reason, self.metadata = info.reason, dict(info.metadata)
+            elif detail.Unpack(bad):
+                self.violations = {each.field: each.description for each in bad.field_violations}
+            elif detail.Unpack(retry):
+                self.retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
+
+
+class Client:
+    """One caller: the stubs, and short words for what tests do most."""
+
+    def __init__(self, channel: grpc.aio.Channel, key_string: str | None) -> None:
+        self.channel = channel
+        self.key_string = key_string
+        self.keys = KeyServiceStub(channel)
+        self.workspaces = WorkspaceServiceStub(channel)
+        self.usage = UsageServiceStub(channel)
+        self.audit = AuditServiceStub(channel)
+
+    async def call(self, method: Callable[..., Awaitable[T]], request: Any, **metadata: str) -> T:
+        """Call a method; an error is raised as ``Refused``."""
+        headers = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+        if self.key_string is not None:
+            headers.append(("authorization", f"Bearer {self.key_string}"))
+        try:
+            return await method(request, metadata=headers, timeout=20)
+        except grpc.aio.AioRpcError as error:
+            raise Refused.of(error) from None
+
+    async def create_workspace(self, name: str = WORKSPACE, **fields: Any) -> workspace_service_pb2.Workspace:
+        """Create a workspace."""
+        workspace = workspace_service_pb2.Workspace(name=name, **fields)
+        request = workspace_service_pb2.CreateWorkspaceRequest(workspace=workspace)
+        return (await self.call(self.workspaces.CreateWorkspace, request)).workspace
+
+    async def create(self, **fields: Any) -> key_service_pb2.CreateResponse:
+        """Create a key."""
+        defaults: dict[str, Any] = {
+            "workspace": WORKSPACE,
+            "display_name": "a key",
+            "environment": key_pb2.ENVIRONMENT_LIVE,
+        }
+        return await self.call(self.keys.Create, key_service_pb2.CreateRequest(**(defaults | fields)))
+
+    async def get(self, key_id: str) -> key_pb2.Key:
+        """Get a key."""
+        return (await self.call(self.keys.Get, key_service_pb2.GetRequest(key_id=key_id))).key
+
+    async def list(self, **fields: Any) -> key_service_pb2.ListResponse:
+        """List keys; filters may be given by their name."""
+        known = key_service_pb2.ListRequest.DESCRIPTOR.fields_by_name
+        request = {name: value for name, value in fields.items() if name in known}
+        conditions = {name: value for name, value in fields.items() if name not in known}
+        return await self.call(
+            self.keys.List,
+            key_service_pb2.ListRequest(filter=key_service_pb2.ListRequest.Filter(**conditions), **request),
+        )
+
+    async def verify(self, key_string: str, **fields: Any) -> verify_pb2.VerifyResponse:
+        """Verify a key string."""
+        return await self.call(self.keys.Verify, verify_pb2.VerifyRequest(key_string=key_string, **fields))
+
+    async def verdict(self, key_string: str, **fields: Any) -> str:
+        """The verdict on a key string, such as ``VALID``."""
+        verdict = (await self.verify(key_string, **fields)).verdict
+        return verify_pb2.Verdict.Name(verdict).removeprefix("VERDICT_")
+
+    async def revoke(self, key_id: str, **fields: Any) -> key_service_pb2.RevokeResponse:
+        """Revoke a key; its receipt must be complete."""
+        response = await self.call(self.keys.Revoke, key_service_pb2.RevokeRequest(key_id=key_id, **fields))
+        assert response.receipt.state == receipt_pb2.Receipt.STATE_COMPLETE
+        return response
+
+    async def suspend(self, key_id: str, **fields: Any) -> key_service_pb2.SuspendResponse:
+        """Suspend a key."""
+        return await self.call(self.keys.Suspend, key_service_pb2.SuspendRequest(key_id=key_id, **fields))
+
+    async def resume(self, key_id: str, **fields: Any) -> key_service_pb2.ResumeResponse:
+        """Resume a key."""
+        return await self.call(self.keys.Resume, key_service_pb2.ResumeRequest(key_id=key_id, **fields))
+
+
+class Deployment:
+    """A server, and clients of it."""
+
+    def __init__(self, stack: AsyncExitStack, settings: Settings, address: str, operator_key: str) -> None:
+        self._stack = stack
+        self.settings = settings
+        self.database_url = settings.database_url or ""
+        self.address = address
+        self.operator_key = operator_key
+
+    @classmethod
+    async def open(
+        cls, stack: AsyncExitStack, database_url: str, peppers: Peppers, operator_key: str | None = None
+    ) -> Self:
+        """Start a server; ``stack`` stops it. Without an operator key one is created."""
+        settings = Settings(database_url=database_url, peppers=peppers, listen="127.0.0.1:0")
+        if operator_key is None:
+            created = await bootstrap(settings, another=False)
+            assert created is not None
+            operator_key = created.reveal()
+        storage = await stack.enter_async_context(open_storage(settings))
+        server = await stack.enter_async_context(open_server(storage))
+        port = await server.start(settings.listen, None)
+        return cls(stack, settings, f"127.0.0.1:{port}", operator_key)
+
+    async def client(self, key_string: str | None = None, *, anonymous: bool = False) -> Client:
+        """A client; as the operator, if no key string is given."""
+        channel = grpc.aio.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)])
+        self._stack.push_async_callback(channel.close)
+        return Client(channel, None if anonymous else key_string or self.operator_key)
+
+    async def caller(self, *scopes: str, **fields: Any) -> Client:
+        """A client whose key has these permissions only."""
+        operator = await self.client()
+        created = await operator.create(workspace="keysvc/system", scopes=scopes, **fields)
+        return await self.client(created.key_string)
+
+
+def request_id() -> str:
+    """A new request id."""
+    return str(uuid4())
