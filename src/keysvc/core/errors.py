@@ -48,9 +48,13 @@ class InvalidArgument(KeysvcError):
     """The request has bad fields."""
 
     reason = "INVALID_ARGUMENT"
+    _told_max = 10
 
     def __init__(self, violations: list[Violation], message: str | None = None) -> None:
-        super().__init__(message or "; ".join(f"{each.field}: {each.description}" for each in violations))
+        told = [f"{each.field}: {each.description}" for each in violations[: self._told_max]]
+        if len(violations) > self._told_max:
+            told.append(f"and {len(violations) - self._told_max} more")
+        super().__init__(message or "; ".join(told))
         self.violations = tuple(violations)
 
 

@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 from keysvc.core import errors
 
 DOMAIN: Final = "keysvc"
+VIOLATIONS_BYTES_MAX: Final = 3000
 INTERNAL_MESSAGE: Final = "an error of keysvc itself; the server's log has the details under the call's x-request-id"
 
 CODES: Final[dict[type[errors.KeysvcError], grpc.StatusCode]] = {
@@ -37,16 +38,23 @@ def status_of(error: Exception) -> status_pb2.Status:
         return _status(grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, "INTERNAL", {})
     status = _status(code_of(error), error.message, error.reason, error.metadata)
     if isinstance(error, errors.InvalidArgument):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.description)
-            for each in error.violations
-        ]
-        status.details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
+        status.details.append(_packed(_bad_request(error)))
     if isinstance(error, errors.Unavailable):
         delay = Duration()
         delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status
+
+
+def _bad_request(error: errors.InvalidArgument) -> error_details_pb2.BadRequest:
+    """The bad fields, as many as fit: gRPC clients refuse more than 8 KiB of metadata, and with it the whole error."""
+    detail = error_details_pb2.BadRequest()
+    for each in error.violations:
+        detail.field_violations.add(field=each.field, description=each.description)
+        if detail.ByteSize() > VIOLATIONS_BYTES_MAX:
+            del detail.field_violations[-1]
+            break
+    return detail
 
 
 def _status(code: grpc.StatusCode, message: str, reason: str, metadata: dict[str, str]) -> status_pb2.Status:

@@ -208,8 +208,8 @@ class Transaction:
 
     async def insert_workspace(self, new: Workspace) -> Workspace | None:
         """Insert a workspace; None if the name is taken."""
-        row = upsert(workspace).values(id=new.id, name=new.name, create_time=new.create_time, seq=0)
-        row = row.values(**workspace_values(new)).on_conflict_do_nothing().returning(workspace.c.id)
+        values = {"id": new.id, "name": new.name, "create_time": new.create_time, "seq": 0, **workspace_values(new)}
+        row = upsert(workspace).values(values).on_conflict_do_nothing().returning(workspace.c.id)
         if (await self._connection.execute(row)).one_or_none() is None:
             await self.settle()
             return None
