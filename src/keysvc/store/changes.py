@@ -83,7 +83,9 @@ class Changes:
                 await transaction.settle()
                 return await work(transaction)
             except AlreadyCommittedError:
-                return await recall(transaction)
+                result = await recall(transaction)
+                await connection.rollback()  # nothing to commit, so no commit that could be lost again
+                return result
             except IntegrityError as error:
                 # The lost attempt's commit arrived between our look for its event and our own insert.
                 if number:

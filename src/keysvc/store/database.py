@@ -3,24 +3,28 @@
 The limit is the caller's protection: whatever happens to the database, an answer comes. ``asyncio.timeout`` around a
 query does not give that: psycopg reacts to the cancellation by asking the server to cancel, and waits for a server that
 is frozen. Here the work runs in a task of its own, and when time is up its connection is closed under it.
+
+Time spent waiting for one of our own connections does not count: that is load, and ends. When the database turns out to
+be away, all who wait hear it at once, instead of finding out one after the other.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from keysvc.core.errors import Unavailable
+from keysvc.core.errors import LimitReached, Unavailable
 
 T = TypeVar("T")
 
-ATTEMPTS_MAX = 4
-_PAUSE_SECONDS = 0.02
+ATTEMPTS_MAX: Final = 4
+WAITING_MAX: Final = 1_000
+_PAUSE_SECONDS: Final = 0.02
 
 SESSION_OPTIONS = "-c synchronous_commit=on -c statement_timeout=10s -c idle_in_transaction_session_timeout=10s"
 """For every session: what commits is durable, and a statement nobody waits for any more ends by itself."""
@@ -46,12 +50,14 @@ class Database:
 
     Parameters:
         url: whatever libpq takes: ``postgresql://…``.
-        limit_seconds: how long one piece of work may take, waiting for a connection included.
-        connections_max: size of the pool.
+        limit_seconds: how long one piece of work may take.
+        connections_max: how many pieces of work there may be at once.
     """
 
-    def __init__(self, url: str, *, limit_seconds: float = 1.5, connections_max: int = 5) -> None:
+    def __init__(self, url: str, *, limit_seconds: float = 1.2, connections_max: int = 5) -> None:
         self._limit_seconds = limit_seconds
+        self._free = connections_max
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
         async def connect() -> psycopg.AsyncConnection[Any]:
             return await psycopg.AsyncConnection.connect(url, **connect_arguments("keysvc", limit_seconds))
@@ -61,7 +67,6 @@ class Database:
             async_creator=connect,
             pool_size=connections_max,
             max_overflow=0,
-            pool_timeout=limit_seconds,
             hide_parameters=True,
         )
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -92,8 +97,31 @@ class Database:
 
         Raises:
             Unavailable: the database did not answer in time. With ``commit`` it is then unknown what happened.
+            LimitReached: too much work is waiting.
         """
-        return await asyncio.shield(self._spawn(self._attempts(work, commit=commit)))
+        return await asyncio.shield(self._spawn(self._in_turn(work, commit=commit)))
+
+    async def _in_turn(self, work: Callable[[AsyncConnection, int], Awaitable[T]], *, commit: bool) -> T:
+        """Wait for a connection to be free, and use it."""
+        if self._free:
+            self._free -= 1
+        elif len(self._waiting) < WAITING_MAX:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        else:
+            raise LimitReached("too much work is waiting for the database")
+        try:
+            return await self._attempts(work, commit=commit)
+        except Unavailable as error:
+            while self._waiting:
+                self._waiting.popleft().set_exception(Unavailable(error.message))
+            raise
+        finally:
+            if self._waiting:
+                self._waiting.popleft().set_result(None)
+            else:
+                self._free += 1
 
     def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that is kept until it ends, whoever still waits for it."""
@@ -117,7 +145,7 @@ class Database:
                 break
             try:
                 return task.result()
-            except (DBAPIError, PoolTimeoutError) as error:
+            except DBAPIError as error:
                 if not _is_passing(error):
                     raise
         raise Unavailable("the database cannot be reached") from None
@@ -147,9 +175,9 @@ def abandon(task: asyncio.Task[Any], held: list[psycopg.AsyncConnection[Any]]) -
     task.cancel()
 
 
-def _is_passing(error: DBAPIError | PoolTimeoutError) -> bool:
+def _is_passing(error: DBAPIError) -> bool:
     """Whether another attempt may work: the connection was lost, a deadlock was broken, the server is going away."""
-    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
+    if isinstance(error, OperationalError | InterfaceError):
         return True
     return error.connection_invalidated or (
         isinstance(error, InternalError) and isinstance(error.orig, ReadOnlySqlTransaction)

@@ -44,7 +44,7 @@ class Lookups:
         gather_seconds: how long look-ups collect while it is busy.
     """
 
-    def __init__(self, url: str, *, limit_seconds: float = 1.0, gather_seconds: float = 0.002) -> None:
+    def __init__(self, url: str, *, limit_seconds: float = 0.75, gather_seconds: float = 0.002) -> None:
         self._url = url
         self._limit_seconds = limit_seconds
         self._gather_seconds = gather_seconds

@@ -1,0 +1,170 @@
+"""The database is away, slow to answer, or takes a commit without saying so."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from math import inf
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+
+from keysvc.core.pepper import Peppers
+from keysvc.v1 import audit_service_pb2, workspace_service_pb2
+from tests.deployment import WORKSPACE, Client, Deployment, Refused
+from tests.proxy import Proxy
+
+PROMISE_SECONDS = 2.0
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    """A proxy in front of the database."""
+    proxy = Proxy(database_url)
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+@pytest.fixture
+async def operator(proxy: Proxy, peppers: Peppers) -> AsyncIterator[Client]:
+    """An operator with a workspace, on a server behind the proxy."""
+    async with AsyncExitStack() as stack:
+        operator = await (await Deployment.open(stack, proxy.url, peppers)).client()
+        await operator.create_workspace()
+        yield operator
+
+
+async def unavailable(attempt: Awaitable[Any]) -> None:
+    """The attempt is UNAVAILABLE with a time to retry, within three times the promise."""
+    started = time.monotonic()
+    with pytest.raises(Refused) as refused:
+        await attempt
+    assert time.monotonic() - started < 3 * PROMISE_SECONDS
+    assert refused.value.code is grpc.StatusCode.UNAVAILABLE
+    assert refused.value.retry_after_seconds == 1.0
+    assert refused.value.reason == "UNAVAILABLE"
+
+
+async def recovered(operator: Client, key_string: str) -> None:
+    """Soon everything works again."""
+    for _ in range(100):
+        try:
+            assert await operator.verdict(key_string) == "VALID"
+            await operator.create()
+            return
+        except Refused as refused:
+            assert refused.code is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 (the loop is the point)
+        await asyncio.sleep(0.05)
+    pytest.fail("it does not recover")
+
+
+async def test_without_a_database_nothing_is_judged(operator: Client, proxy: Proxy) -> None:
+    """Refused connections: UNAVAILABLE at once, for Verify, reads and changes; recovery by itself."""
+    created = await operator.create()
+    await proxy.stop()
+    await unavailable(operator.verify(created.key_string))
+    await unavailable(operator.list())
+    await unavailable(operator.create())
+    await unavailable(operator.revoke(created.key.id))
+    # What needs no database is still answered, but its caller cannot be judged.
+    await unavailable(operator.verify("nonsense"))
+    await proxy.start()
+    await recovered(operator, created.key_string)
+
+
+async def test_a_frozen_database_is_given_up(operator: Client, proxy: Proxy) -> None:
+    """Connections that are open and silent: UNAVAILABLE in time, all at once too; recovery by itself."""
+    created = await operator.create()
+    proxy.freeze()
+    await asyncio.gather(
+        unavailable(operator.verify(created.key_string)),
+        *(unavailable(operator.list()) for _ in range(10)),
+        unavailable(operator.create()),
+    )
+    await unavailable(operator.revoke(created.key.id))
+    proxy.thaw()
+    await recovered(operator, created.key_string)
+
+
+async def test_terminated_backends_are_not_noticed(operator: Client, database_url: str) -> None:
+    """A connection that is lost while idle is replaced without an error."""
+    created = await operator.create()
+    for _ in range(5):
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        assert await operator.verdict(created.key_string) == "VALID"
+        await operator.list()
+        await operator.suspend(created.key.id)
+        await operator.resume(created.key.id)
+
+
+@pytest.mark.parametrize("late_seconds", [0.0, 0.3])
+@pytest.mark.parametrize("change", ["create", "create_workspace", "suspend", "revoke", "update"])
+async def test_a_commit_whose_answer_is_lost_is_settled(
+    operator: Client, proxy: Proxy, change: str, late_seconds: float
+) -> None:
+    """The change is made once and its caller is told so, also when the lost commit arrives after the second try."""
+    key_id = (await operator.create()).key.id
+    etag = (await get_workspace(operator)).etag
+    update = workspace_service_pb2.UpdateWorkspaceRequest(
+        workspace={"name": WORKSPACE, "allowed_scopes": ["pdf.*"], "etag": etag},
+        update_mask={"paths": ["allowed_scopes"]},
+    )
+    changes: dict[str, Callable[[], Awaitable[Any]]] = {
+        "create": operator.create,
+        "create_workspace": lambda: operator.create_workspace("acme-corp/new"),
+        "suspend": lambda: operator.suspend(key_id),
+        "revoke": lambda: operator.revoke(key_id, reason="leaked"),
+        "update": lambda: operator.call(operator.workspaces.UpdateWorkspace, update),
+    }
+    before = await events(operator)
+    proxy.lose_commits(1, late_seconds=late_seconds)
+    response = await changes[change]()
+    assert proxy.commits_lost == 1
+    (event,) = (await events(operator))[: -len(before)]
+    if change == "create":
+        assert await operator.verdict(response.key_string) == "VALID"
+        assert event.key_id == response.key.id
+    elif change in {"suspend", "revoke", "update"}:
+        assert event.revision == response.receipt.revision
+        assert event.revision.endswith(".1")
+
+
+async def test_a_change_is_settled_however_often_its_answer_is_lost(operator: Client, proxy: Proxy) -> None:
+    """What was committed is told, even if no later commit would get an answer."""
+    proxy.lose_commits(100)
+    await operator.create_workspace("acme-corp/new")
+    assert proxy.commits_lost == 1
+
+
+async def test_commits_that_never_arrive_are_unavailable(operator: Client, proxy: Proxy) -> None:
+    """When no try gets through, nothing is promised and nothing happened; a repeat succeeds."""
+    before = await events(operator)
+    proxy.lose_commits(100, late_seconds=inf)
+    await unavailable(operator.create_workspace("acme-corp/new"))
+    assert await events(operator) == before
+    proxy.lose_commits(0)
+    await operator.create_workspace("acme-corp/new")
+
+
+async def test_load_is_not_taken_for_an_outage(operator: Client) -> None:
+    """Two hundred creations at once wait for their turn, and all succeed."""
+    await asyncio.gather(*(operator.create() for _ in range(200)))
+
+
+async def get_workspace(operator: Client) -> workspace_service_pb2.Workspace:
+    """The workspace."""
+    request = workspace_service_pb2.GetWorkspaceRequest(name=WORKSPACE)
+    return (await operator.call(operator.workspaces.GetWorkspace, request)).workspace
+
+
+async def events(operator: Client) -> list[audit_service_pb2.AuditEvent]:
+    """All audit events, newest first."""
+    request = audit_service_pb2.ListAuditEventsRequest(page_size=1000)
+    return list((await operator.call(operator.audit.ListAuditEvents, request)).events)
