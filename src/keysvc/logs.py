@@ -33,6 +33,12 @@ def _redact_event(_logger: object, _name: str, event: MutableMapping[str, Any]) 
     return event
 
 
+def _in_order(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Begin each line with what is read first."""
+    first = {name: event[name] for name in ("timestamp", "level", "event") if name in event}
+    return {**first, **event}
+
+
 def configure(stream: TextIO | None = None) -> None:
     """Send our log lines, and warnings of libraries, to ``stream`` (standard error).
 
@@ -47,6 +53,7 @@ def configure(stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
         structlog.processors.format_exc_info,
         _redact_event,
+        _in_order,
     ]
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(pad_event_to=24) if pretty else structlog.processors.JSONRenderer()

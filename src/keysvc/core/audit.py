@@ -50,6 +50,11 @@ class AuditEvent:
     seq: int | None
 
 
+def set_fields(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """What of a snapshot says anything: a creation is told by the fields that were given."""
+    return {name: value for name, value in snapshot.items() if value not in (None, "", [], {}, False)}
+
+
 def changed_fields(before: dict[str, Any], after: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Only what differs between two snapshots with the same fields."""
     names = [name for name in after if before[name] != after[name]]

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import UpdateBase
 
-from keysvc.core.audit import Stamp, changed_fields, describe_key, describe_workspace
+from keysvc.core.audit import Stamp, changed_fields, describe_key, describe_workspace, set_fields
 from keysvc.core.key import Key, Secret
 from keysvc.core.revision import Revision
 from keysvc.core.workspace import SYSTEM_WORKSPACE, VERIFY_DEPENDS_ON, Workspace
@@ -215,7 +215,7 @@ class Transaction:
         if (await self._connection.execute(row)).one_or_none() is None:
             await self.settle()
             return None
-        await self._close([], log=None, target=(new.name, None, None), after=describe_workspace(new))
+        await self._close([], log=None, target=(new.name, None, None), after=set_fields(describe_workspace(new)))
         return new
 
     async def save_workspace(self, before: Workspace, after: Workspace) -> Workspace:
@@ -261,7 +261,7 @@ class Transaction:
                 **secret_values(minted),
             ),
         ]
-        await self._close(rows, log=None, target=(new.workspace, new.id, None), after=describe_key(new))
+        await self._close(rows, log=None, target=(new.workspace, new.id, None), after=set_fields(describe_key(new)))
         return new
 
     async def save_key(self, before: Key, after: Key, *, changed_secret: Secret | None = None) -> Key:
