@@ -28,10 +28,10 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The same database, through the proxy."""
+        """The same database, through the proxy; in clear, so that it sees the commits."""
         user, _, _ = self._parts.netloc.rpartition("@")
         netloc = f"{user}@127.0.0.1:{self._port}" if user else f"127.0.0.1:{self._port}"
-        return urlunsplit(("postgresql", netloc, self._parts.path, "", ""))
+        return urlunsplit(("postgresql", netloc, self._parts.path, "sslmode=disable", ""))
 
     async def start(self) -> None:
         """Listen, on the same port as before if there was one."""

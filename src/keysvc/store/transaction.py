@@ -1,0 +1,294 @@
+"""One attempt of one change: what it may lock, read and save, and the closing statement that dates it.
+
+Order of locks, everywhere: workspace row, key row, the callers' lock, the clock last.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Select, cast, exists, func, insert, null, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import UpdateBase
+
+from keysvc.core.audit import Stamp, changed_fields, describe_key, describe_workspace, set_fields
+from keysvc.core.key import Key, Secret
+from keysvc.core.revision import Revision
+from keysvc.core.workspace import SYSTEM_WORKSPACE, VERIFY_DEPENDS_ON, Workspace
+from keysvc.store.rows import (
+    CLOCK_COLUMNS,
+    KEY_COLUMNS,
+    KEY_SOURCE,
+    WORKSPACE_COLUMNS,
+    key_values,
+    keys_of,
+    secret_values,
+    workspace_of,
+    workspace_values,
+)
+from keysvc.store.schema import audit_event, key, key_change, request, revocation_clock, secret, workspace
+
+CALLERS_LOCK: Final = 0x6B65797376630001
+"""Advisory lock held while the last usable operator key is looked for, so that two cannot be revoked at once."""
+
+
+class AlreadyCommittedError(Exception):
+    """An earlier attempt of this transaction was committed, although its answer was lost."""
+
+
+class Transaction:
+    """One attempt of one change. Lock first; what was locked decides; then save or insert one thing.
+
+    Parameters:
+        connection: in a transaction that the owner commits.
+        stamp: who makes the change.
+        is_first: no attempt has been made before.
+    """
+
+    def __init__(self, connection: AsyncConnection, stamp: Stamp, *, is_first: bool) -> None:
+        self._connection = connection
+        self._stamp = stamp
+        self._is_first = is_first
+        self._clock: tuple[datetime, UUID] | None = None
+
+    @property
+    def at(self) -> datetime:
+        """The database's clock when it was last read, by locking or by ``read_clock``."""
+        return self._read_before()[0]
+
+    @property
+    def start(self) -> Revision:
+        """The revision of what has not changed since its creation."""
+        return Revision(self._read_before()[1], 0)
+
+    def _read_before(self) -> tuple[datetime, UUID]:
+        if self._clock is None:
+            raise RuntimeError("a change has no time before it has locked something or read the clock")
+        return self._clock
+
+    async def read_clock(self) -> None:
+        """Read the database's clock, for a creation that locks nothing."""
+        row = (await self._connection.execute(select(*CLOCK_COLUMNS))).one()
+        self._clock = row.at, row.epoch
+
+    async def settle(self) -> None:
+        """Raise ``AlreadyCommittedError`` if an earlier attempt was committed."""
+        if self._is_first:
+            return
+        query = select(exists().where(audit_event.c.id == self._stamp.event_id))
+        if (await self._connection.execute(query)).scalar_one():
+            raise AlreadyCommittedError
+
+    async def lock_workspace(self, name: str) -> Workspace | None:
+        """Lock a workspace against every other change of it and against creation of keys in it."""
+        query = select(*WORKSPACE_COLUMNS).where(workspace.c.name == name)
+        return await self._locked_workspace(query.with_for_update())
+
+    async def lock_workspace_for_key(self, name: str) -> Workspace | None:
+        """Lock a workspace for the creation of a key.
+
+        Without a key limit creations in one workspace run side by side: they share the lock. With one they queue, so
+        that each counts the keys of those before it.
+        """
+        query = select(*WORKSPACE_COLUMNS).where(workspace.c.name == name)
+        return await self._locked_workspace(
+            query.where(workspace.c.key_limit.is_(None)).with_for_update(read=True)
+        ) or await self._locked_workspace(query.with_for_update(key_share=True))
+
+    async def lock_key(self, key_id: UUID) -> Key | None:
+        """Lock a key and its secrets."""
+        query = select(*KEY_COLUMNS).select_from(KEY_SOURCE).where(key.c.id == key_id).with_for_update(of=key)
+        row = (await self._connection.execute(query)).one_or_none()
+        await self.settle()
+        if row is None:
+            return None
+        self._clock = row.at, row.epoch
+        return (await keys_of(self._connection, [row]))[0]
+
+    async def lock_callers(self) -> list[Key]:
+        """Take the callers' lock; all keys of ``keysvc/system`` that are not revoked."""
+        await self._connection.execute(select(func.pg_advisory_xact_lock(CALLERS_LOCK)))
+        query = (
+            select(*KEY_COLUMNS)
+            .select_from(KEY_SOURCE)
+            .where(workspace.c.name == SYSTEM_WORKSPACE, key.c.revoke_time.is_(None))
+        )
+        return await keys_of(self._connection, await self._connection.execute(query))
+
+    async def count_keys(self, owner: Workspace, at_most: int) -> int:
+        """How many keys of a workspace are not revoked; counts no further than ``at_most``."""
+        some = (
+            select(key.c.id)
+            .where(key.c.workspace_id == owner.id, key.c.revoke_time.is_(None))
+            .limit(at_most)
+            .subquery()
+        )
+        return (await self._connection.execute(select(func.count()).select_from(some))).scalar_one()
+
+    async def claim_request(self, digest: bytes, body_digest: bytes, key_id: UUID) -> tuple[UUID, bytes]:
+        """Claim a ``request_id`` for a new key; answers whose it is: key id and body digest of the first claim.
+
+        A claim of a transaction that is still under way is waited for.
+        """
+        claim = upsert(request).values(digest=digest, body_digest=body_digest, key_id=key_id, create_time=self.at)
+        claimed = await self._connection.execute(claim.on_conflict_do_nothing().returning(request.c.digest))
+        if claimed.one_or_none():
+            return key_id, body_digest
+        await self.settle()
+        query = select(request.c.key_id, request.c.body_digest).where(request.c.digest == digest)
+        first = (await self._connection.execute(query)).one()
+        return first.key_id, first.body_digest
+
+    async def find_key(self, key_id: UUID) -> Key:
+        """A key that exists."""
+        query = select(*KEY_COLUMNS).select_from(KEY_SOURCE).where(key.c.id == key_id)
+        return (await keys_of(self._connection, await self._connection.execute(query)))[0]
+
+    async def find_workspace(self, name: str) -> Workspace:
+        """A workspace that exists."""
+        query = select(*WORKSPACE_COLUMNS).where(workspace.c.name == name)
+        return workspace_of((await self._connection.execute(query)).one())
+
+    async def insert_workspace(self, new: Workspace) -> Workspace | None:
+        """Insert a workspace; None if the name is taken."""
+        values = {"id": new.id, "name": new.name, "create_time": new.create_time, "seq": 0, **workspace_values(new)}
+        row = upsert(workspace).values(values).on_conflict_do_nothing().returning(workspace.c.id)
+        if (await self._connection.execute(row)).one_or_none() is None:
+            await self.settle()
+            return None
+        await self._close([], log=None, target=(new.name, None, None), after=set_fields(describe_workspace(new)))
+        return new
+
+    async def save_workspace(self, before: Workspace, after: Workspace) -> Workspace:
+        """Save a locked workspace as it shall be from now on; answers it with version, time and revision."""
+        after = replace(after, version=before.version + 1, update_time=self.at)
+        judged = any(getattr(before, name) != getattr(after, name) for name in VERIFY_DEPENDS_ON)
+        row = update(workspace).where(workspace.c.id == after.id).values(**workspace_values(after))
+        was, is_now = changed_fields(describe_workspace(before), describe_workspace(after))
+        revision = await self._close(
+            [row],
+            log=("workspaces", after.id) if judged else None,
+            target=(after.name, None, None),
+            before=was,
+            after=is_now,
+        )
+        return replace(after, revision=revision or after.revision)
+
+    async def insert_key(self, new: Key, *, owner: Workspace, digest: bytes, pepper: bytes) -> Key:
+        """Insert a key with its one secret.
+
+        It takes no revision: its id is random and new, so nobody can have remembered that it does not exist.
+        """
+        values = key_values(new)
+        (minted,) = new.secrets
+        rows = [
+            insert(key).values(
+                id=new.id,
+                workspace_id=owner.id,
+                environment=new.environment,
+                creator=new.creator,
+                create_time=new.create_time,
+                seq=0,
+                **values,
+            ),
+            insert(secret).values(
+                id=minted.id,
+                key_id=new.id,
+                hint=minted.hint,
+                pepper=pepper,
+                digest=digest,
+                create_time=minted.create_time,
+                seq=0,
+                **secret_values(minted),
+            ),
+        ]
+        await self._close(rows, log=None, target=(new.workspace, new.id, None), after=set_fields(describe_key(new)))
+        return new
+
+    async def save_key(self, before: Key, after: Key, *, changed_secret: Secret | None = None) -> Key:
+        """Save a locked key, and one of its secrets, as they shall be from now on; answers the key as saved."""
+        after = replace(after, version=before.version + 1, update_time=self.at)
+        rows: list[UpdateBase] = [update(key).where(key.c.id == after.id).values(**key_values(after))]
+        if changed_secret:
+            values = secret_values(changed_secret)
+            rows.append(update(secret).where(secret.c.id == changed_secret.id).values(**values))
+        was, is_now = changed_fields(describe_key(before), describe_key(after))
+        revision = await self._close(
+            rows,
+            log=("keys", after.id),
+            target=(after.workspace, after.id, changed_secret.id if changed_secret else None),
+            before=was,
+            after=is_now,
+        )
+        secrets = tuple(
+            replace(each, revision=revision or each.revision)
+            if changed_secret and each.id == changed_secret.id
+            else each
+            for each in after.secrets
+        )
+        return replace(after, revision=revision or after.revision, secrets=secrets)
+
+    async def _locked_workspace(self, query: Select[Any]) -> Workspace | None:
+        row = (await self._connection.execute(query)).one_or_none()
+        await self.settle()
+        if row is None:
+            return None
+        self._clock = row.at, row.epoch
+        return workspace_of(row)
+
+    async def _close(
+        self,
+        rows: list[Any],
+        *,
+        log: tuple[str, UUID] | None,
+        target: tuple[str, UUID | None, str | None],
+        after: dict[str, Any],
+        before: dict[str, Any] | None = None,
+    ) -> Revision | None:
+        """The closing statement: one round trip that takes the revision and writes it wherever it belongs.
+
+        The rows it changes are locked already, so the clock is the last lock that is taken; it is held for this
+        statement and the commit.
+
+        Parameters:
+            rows: inserts and updates; updates get the revision.
+            log: kind and subject of the entry in the log; None: Verify's answers do not depend on the change.
+            target: workspace, key and secret of the audit event.
+        """
+        clock = (
+            update(revocation_clock)
+            .values(seq=revocation_clock.c.seq + 1)
+            .returning(revocation_clock.c.seq)
+            .cte("clock")
+        )
+        seq: Any = cast(null(), BigInteger)
+        if log:
+            seq = select(clock.c.seq).scalar_subquery()
+            rows = [row.values(seq=seq) for row in rows]
+            rows.append(
+                # Final at once: nobody answers from memory, so there is nobody to wait for.
+                insert(key_change).values(seq=seq, kind=log[0], subject_ids=[log[1]], final=True, at=self.at)
+            )
+        name, key_id, secret_id = target
+        rows.append(
+            insert(audit_event).values(
+                id=self._stamp.event_id,
+                time=self.at,
+                actor=self._stamp.actor,
+                method=self._stamp.method,
+                workspace=name,
+                key_id=key_id,
+                secret_id=secret_id,
+                before=null() if before is None else before,
+                after=after,
+                reason=self._stamp.reason,
+                request_id=self._stamp.request_id,
+                source_ip=self._stamp.source_ip,
+                seq=seq,
+            )
+        )
+        statement = select(seq.label("seq")).add_cte(*(row.cte(f"row_{n}") for n, row in enumerate(rows)))
+        taken = (await self._connection.execute(statement)).scalar_one()
+        return None if taken is None else Revision(self.start.epoch, taken)
