@@ -42,11 +42,10 @@ class Proxy:
         """Refuse new connections and cut those that are open."""
         if self._server is not None:
             self._server.close()
-        self.cut()
         self._flows.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            self.cut()
+            await asyncio.wait(self._tasks, timeout=0.05)
 
     def cut(self) -> None:
         """Reset all open connections."""
@@ -98,6 +97,7 @@ class Proxy:
             back = asyncio.create_task(self._forward(upstream_reader, writer, None))
             await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
             back.cancel()
+            writer.transport.abort()  # ends the other direction, unless it holds back a commit
             await asyncio.gather(there, back, return_exceptions=True)
         finally:
             for each in (writer, upstream_writer):

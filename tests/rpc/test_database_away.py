@@ -96,7 +96,7 @@ async def test_terminated_backends_are_not_noticed(operator: Client, database_ur
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
             )
         assert await operator.verdict(created.key_string) == "VALID"
         await operator.list()
