@@ -94,7 +94,7 @@ async def serve(settings: Settings, announce: Callable[[Started], None], *, show
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             starting.cancel()
-            await asyncio.wait({starting})
+            await asyncio.gather(starting, return_exceptions=True)
         else:
             announce(starting.result())
             _log.info("serving", address=starting.result().address)

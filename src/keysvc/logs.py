@@ -49,14 +49,14 @@ def configure(stream: TextIO | None = None) -> None:
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
+        *(() if pretty else (structlog.stdlib.add_logger_name,)),
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
         structlog.processors.format_exc_info,
         _redact_event,
         _in_order,
     ]
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(pad_event_to=24) if pretty else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(pad_event_to=14, sort_keys=False) if pretty else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

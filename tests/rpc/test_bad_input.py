@@ -107,6 +107,30 @@ async def test_both_sides_of_every_limit(
     assert refused.value.violations[field]
 
 
+async def test_what_is_kept_holds_no_key_string(operator: Client) -> None:
+    """A key string pasted into a field that is stored is refused; as a request id it is replaced."""
+    pasted = f"see {(await operator.create()).key_string}!"
+    for field, value in [
+        ("display_name", pasted),
+        ("owner", pasted),
+        ("reason", pasted),
+        ("metadata", {"key": pasted}),
+        ("metadata", {pasted: "key"}),
+    ]:
+        with pytest.raises(Refused) as refused:
+            await operator.create(**{field: value})
+        assert refused.value.violations == {field: "must not contain a key string"}
+        assert pasted not in refused.value.message
+    request = workspace_service_pb2.CreateWorkspaceRequest(workspace={"name": "acme-corp/other"})
+    await operator.call(operator.workspaces.CreateWorkspace, request, x_request_id=pasted.split()[1])
+    (event,) = (
+        await operator.call(
+            operator.audit.ListAuditEvents, audit_service_pb2.ListAuditEventsRequest(workspace="acme-corp/other")
+        )
+    ).events
+    assert len(event.request_id) == 36
+
+
 async def test_workspaces_of_a_caller_have_a_limit(operator: Client) -> None:
     """A caller key may be limited to 100 workspaces."""
     names = [f"a/{n}" for n in range(101)]

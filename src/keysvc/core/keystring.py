@@ -38,6 +38,7 @@ PATTERN: Final = (
 """The published shape of a key string, for secret scanners and redaction."""
 
 _SHAPE = re.compile(PATTERN)
+_SOMEWHERE = re.compile(PATTERN.replace("[a-z][a-z0-9_]{0,15}_", "_", 1))
 _SECRET_ID = re.compile(rf"[0-9A-Za-z]{{{_ID_CHARACTERS}}}")
 
 
@@ -123,6 +124,11 @@ def parse_secret_id(text: str) -> str:
     if not _SECRET_ID.fullmatch(text):
         raise ValueError(f"must be the id of a secret: {_ID_CHARACTERS} letters and digits")
     return text
+
+
+def is_key_string_in(text: str) -> bool:
+    """Whether a text has a key string in it. What is kept must not: somebody pasted the wrong thing."""
+    return _SOMEWHERE.search(text) is not None
 
 
 def find_secret_id(text: str, tag_key: bytes) -> str | None:

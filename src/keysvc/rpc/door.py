@@ -20,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from keysvc.core.address import Address, parse_address
 from keysvc.core.errors import InvalidArgument, KeysvcError, NotBuilt, PermissionDenied
+from keysvc.core.keystring import is_key_string_in
 from keysvc.core.permission import Permission
 from keysvc.rpc.permissions import PERMISSIONS
 from keysvc.rpc.status import code_of, status_of
@@ -106,7 +107,7 @@ class Door:
 
 def _log_call(name: str, caller: Caller | None, error: Exception | None, seconds: float, *, quiet: bool) -> None:
     """One line for a call; of a busy method, only what is wrong with keysvc itself."""
-    fields = {"method": name, "caller": caller and caller.name, "milliseconds": round(seconds * 1000, 1)}
+    fields = {"method": name, "milliseconds": round(seconds * 1000, 1), "caller": caller and caller.name}
     if error is None:
         (_log.debug if quiet else _log.info)("call", status="OK", **fields)
     elif isinstance(error, KeysvcError):
@@ -131,7 +132,7 @@ def _text(value: str | bytes | None) -> str | None:
 def _request_id(value: str | bytes | None) -> str:
     """The caller's request id if it is one, else a new one."""
     text = _text(value) or ""
-    return text if _REQUEST_ID.fullmatch(text) else str(uuid4())
+    return text if _REQUEST_ID.fullmatch(text) and not is_key_string_in(text) else str(uuid4())
 
 
 def peer_address(peer: str) -> Address | None:

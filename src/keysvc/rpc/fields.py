@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from keysvc.core.errors import Violations
 from keysvc.core.key import METADATA_BYTES_MAX
+from keysvc.core.keystring import is_key_string_in
 from keysvc.core.listing import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from keysvc.core.revision import Revision
 
@@ -79,6 +80,8 @@ class Fields:
             self.bad(field, f"must have at most {characters_max} characters")
         elif not _CONTROL_CHARACTERS.isdisjoint(text):
             self.bad(field, "must not contain control characters")
+        elif is_key_string_in(text):
+            self.bad(field, "must not contain a key string")
         else:
             return text
         return ""
@@ -91,6 +94,8 @@ class Fields:
             self.bad(field, "names must not be empty")
         elif any("\0" in part for item in metadata.items() for part in item):
             self.bad(field, "must not contain NUL characters")
+        elif any(is_key_string_in(part) for item in metadata.items() for part in item):
+            self.bad(field, "must not contain a key string")
         else:
             return dict(metadata)
         return {}

@@ -93,6 +93,7 @@ def _read_claim(fields: Fields, request: key_service_pb2.CreateRequest) -> Reque
 
 def _parse_tag(text: str) -> str:
     """A tag: 1 to 64 characters without control characters."""
+    # Shorter than a key string, so there cannot be one in it.
     if not 1 <= len(text) <= TAG_CHARACTERS_MAX or not text.isprintable():
         raise ValueError(f"must have 1 to {TAG_CHARACTERS_MAX} printable characters")
     return text
