@@ -24,7 +24,7 @@ WORKSPACE = "acme-corp/sales"
 
 
 @dataclass
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 (named for what happened)
     """An RPC that failed, with its details unpacked."""
 
     code: grpc.StatusCode
@@ -46,7 +46,11 @@ class Refused(Exception):
     def _unpack(self, status: status_pb2.Status) -> None:
         assert status.code == self.code.value[0]
         for detail in status.details:
-            info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+            info, bad, retry = (
+                error_details_pb2.ErrorInfo(),
+                error_details_pb2.BadRequest(),
+                error_details_pb2.RetryInfo(),
+            )
             if detail.Unpack(info):
                 assert info.domain == "keysvc"
                 self.reason, self.metadata = info.reason, dict(info.metadata)

@@ -56,7 +56,9 @@ def configure(stream: TextIO | None = None) -> None:
         _in_order,
     ]
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(pad_event_to=14, sort_keys=False) if pretty else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(pad_event_to=14, sort_keys=False)
+        if pretty
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

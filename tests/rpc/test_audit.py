@@ -43,7 +43,10 @@ async def test_every_change_is_told(deployment: Deployment) -> None:
     assert MessageToDict(by_key.before) == {"revocation": None}
     assert MessageToDict(by_key.after)["revocation"]["reason"] == "leaked"
     assert (by_secret.secret_id, by_secret.request_id, by_secret.reason) == (request["secret_id"], "trace-42", "lost")
-    assert (MessageToDict(suspended.before), MessageToDict(suspended.after)) == ({"suspended": False}, {"suspended": True})
+    assert (MessageToDict(suspended.before), MessageToDict(suspended.after)) == (
+        {"suspended": False},
+        {"suspended": True},
+    )
     assert (MessageToDict(resumed.before), MessageToDict(resumed.after)) == ({"suspended": True}, {"suspended": False})
     assert suspended.request_id
     assert not creation.HasField("before")

@@ -81,7 +81,11 @@ SIDES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"scopes": ["*.read"]}, {"scopes": ["*.*"]}, "scopes[0]"),
     ({"scopes": ["a.b"]}, {"scopes": ["a..b"]}, "scopes[0]"),
     ({"scopes": ["a"]}, {"scopes": [""]}, "scopes[0]"),
-    ({"ip_allowlist": [f"10.0.0.{n}" for n in range(64)]}, {"ip_allowlist": [f"10.0.0.{n}" for n in range(65)]}, "ip_allowlist"),
+    (
+        {"ip_allowlist": [f"10.0.0.{n}" for n in range(64)]},
+        {"ip_allowlist": [f"10.0.0.{n}" for n in range(65)]},
+        "ip_allowlist",
+    ),
     ({"ip_allowlist": ["::/0"]}, {"ip_allowlist": ["::/129"]}, "ip_allowlist[0]"),
     ({"ip_allowlist": ["fe80::1"]}, {"ip_allowlist": ["fe80::1%eth0"]}, "ip_allowlist[0]"),
     ({"ip_allowlist": ["10.1.2.3"]}, {"ip_allowlist": ["010.1.2.3"]}, "ip_allowlist[0]"),
@@ -229,6 +233,7 @@ async def test_ids_must_be_ids(operator: Client) -> None:
         ({"roles": [{"name": "a", "scopes": ["a"]}] * 2}, "workspace.roles[1].name"),
         ({"roles": [{"name": f"r{n}", "scopes": ["a"]} for n in range(101)]}, "workspace.roles"),
         ({"max_ttl": {"seconds": 0}}, "workspace.max_ttl"),
+        ({"max_ttl": {"seconds": 36_500 * 86_400 + 1}}, "workspace.max_ttl"),
         ({"default_ttl": {"seconds": -5}}, "workspace.default_ttl"),
         ({"key_limit": -1}, "workspace.key_limit"),
         ({"key_limit": 1_000_001}, "workspace.key_limit"),
@@ -244,7 +249,11 @@ async def test_workspaces_are_checked(deployment: Deployment, fields: dict[str, 
 
 async def test_an_update_mask_names_what_can_be_changed(operator: Client) -> None:
     """An empty mask and a field that cannot be changed are refused."""
-    for paths, field in (([], "update_mask"), (["name"], "update_mask.paths[0]"), (["display_name", "x"], "update_mask.paths[1]")):
+    for paths, field in (
+        ([], "update_mask"),
+        (["name"], "update_mask.paths[0]"),
+        (["display_name", "x"], "update_mask.paths[1]"),
+    ):
         request = workspace_service_pb2.UpdateWorkspaceRequest(
             workspace={"name": WORKSPACE}, update_mask={"paths": paths}
         )
@@ -297,7 +306,7 @@ async def test_a_thousand_bad_fields_still_give_an_answer(operator: Client) -> N
 
 
 async def test_an_unknown_method_is_unimplemented(operator: Client) -> None:
-    """gRPC's own answer, and no crash."""
+    """It gets gRPC's own answer, and nothing crashes."""
     refused = await raw(operator, "keysvc.v1.KeyService", "Nothing", b"")
     assert refused.code is grpc.StatusCode.UNIMPLEMENTED
 

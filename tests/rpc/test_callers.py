@@ -47,9 +47,7 @@ async def test_every_method_needs_a_caller(deployment: Deployment) -> None:
         client = await deployment.client(key_string, anonymous=key_string is None)
         for service, method in UNARY:
             with pytest.raises(Refused) as refused:
-                await client.call(
-                    stub_method(client, service.name, method.name), GetMessageClass(method.input_type)()
-                )
+                await client.call(stub_method(client, service.name, method.name), GetMessageClass(method.input_type)())
             assert refused.value.code.name == "UNAUTHENTICATED"
             texts.add(refused.value.message)
     assert len(texts) == 1
@@ -57,7 +55,10 @@ async def test_every_method_needs_a_caller(deployment: Deployment) -> None:
 
 async def test_every_method_needs_its_permission(deployment: Deployment) -> None:
     """A caller with all permissions but the one that a method names gets PERMISSION_DENIED; with it alone it passes."""
-    others = {permission: await deployment.caller(*(set(PERMISSIONS.values()) - {permission})) for permission in set(PERMISSIONS.values())}
+    others = {
+        permission: await deployment.caller(*(set(PERMISSIONS.values()) - {permission}))
+        for permission in set(PERMISSIONS.values())
+    }
     only = {permission: await deployment.caller(permission) for permission in set(PERMISSIONS.values())}
     for service, method in UNARY:
         permission = PERMISSIONS[f"{service.full_name}/{method.name}"]
@@ -185,7 +186,11 @@ async def test_the_last_operator_key_stays(deployment: Deployment) -> None:
     assert another is not None
     reader = await deployment.client(another.reveal())
     states = {key.id: (await reader.get(key.id)).state for key in keys}
-    usable = [key for key in keys if list(key.scopes) == ["operator"] and not key.workspaces and not key.HasField("expire_time")]
+    usable = [
+        key
+        for key in keys
+        if list(key.scopes) == ["operator"] and not key.workspaces and not key.HasField("expire_time")
+    ]
     assert len(usable) == 10
     assert [states[key.id] for key in usable].count(key_pb2.Key.STATE_ACTIVE) == 1
 

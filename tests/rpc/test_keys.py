@@ -180,6 +180,8 @@ async def test_expiry_follows_the_workspace(operator: Client) -> None:
     assert await lifetime("acme-corp/longest") == 3600
     assert await lifetime("acme-corp/short", ttl={"seconds": 3600}) == 3600
     assert not (await operator.create()).key.HasField("expire_time")
+    await operator.create_workspace("acme-corp/ever", max_ttl={"seconds": 36_500 * 86_400})
+    assert await lifetime("acme-corp/ever") == 36_500 * 86_400
     for fields, field in [
         ({"workspace": "acme-corp/short", "ttl": {"seconds": 3600, "nanos": 1_000_000}}, "ttl"),
         ({"workspace": "acme-corp/short", "expire_time": {"seconds": 4_000_000_000}}, "expire_time"),

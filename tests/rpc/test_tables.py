@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import product
@@ -204,6 +205,16 @@ def test_a_status_has_the_documented_details(error: type[KeysvcError]) -> None:
     if error is errors.Unavailable:
         assert details.pop("RetryInfo").retry_delay.ToMilliseconds() == 1000
     assert details == {}
+
+
+def test_so_many_bad_fields_are_named_as_a_client_takes() -> None:
+    """The first ones, in order: a status that gRPC clients refuse would hide all of them, and the code."""
+    violations = [Violation(f"requests[{index}].source_ip", "must be an address") for index in range(1000)]
+    status = status_of(InvalidArgument(violations))
+    named = [(each.field, each.description) for each in details_of(status)["BadRequest"].field_violations]
+    assert len(named) > 30
+    assert named == [(each.field, each.description) for each in violations[: len(named)]]
+    assert len(status.message) + len(b64encode(status.SerializeToString())) < 8192 - 512
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """Verify: every verdict that needs no limits, and what an answer tells."""
 
+import secrets
+
+import psycopg
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from keysvc.core.keystring import Environment, mint
 from keysvc.v1 import key_pb2, key_service_pb2, verify_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused
 
@@ -44,9 +48,7 @@ async def test_create_revoke_and_never_again(operator: Client) -> None:
     created = await operator.create()
     assert await operator.verdict(created.key_string) == "VALID"
     receipt = (await operator.revoke(created.key.id, reason="leaked")).receipt
-    answer = await operator.verify(
-        created.key_string, consistency=verify_pb2.Consistency(at_least=receipt.revision)
-    )
+    answer = await operator.verify(created.key_string, consistency=verify_pb2.Consistency(at_least=receipt.revision))
     assert answer.verdict == verify_pb2.VERDICT_REVOKED
     assert answer.revision == receipt.revision
 
@@ -172,10 +174,6 @@ async def test_a_forged_key_string_is_malformed(operator: Client) -> None:
 
 async def test_an_unknown_secret_tells_nothing(deployment: Deployment, operator: Client) -> None:
     """A key string of this deployment without a row is NOT_FOUND, and nothing else is said."""
-    import secrets  # noqa: PLC0415
-    import psycopg  # noqa: PLC0415
-    from keysvc.core.keystring import Environment, mint  # noqa: PLC0415
-
     with psycopg.connect(deployment.database_url) as connection:
         tag_key = connection.execute("SELECT key FROM tag_key").fetchone()[0]
     minted = mint(Environment.LIVE, tag_key, secrets.token_bytes)
@@ -226,6 +224,7 @@ async def test_a_key_seen_by_list_and_get_is_the_same(operator: Client) -> None:
     assert created.key == await operator.get(created.key.id)
     assert list((await operator.list(workspace=WORKSPACE)).keys) == [created.key]
     assert list(created.key.tags) == ["b", "a"]
-    assert created.key == (
-        await operator.call(operator.keys.Get, key_service_pb2.GetRequest(key_id=created.key.id.upper()))
-    ).key
+    assert (
+        created.key
+        == (await operator.call(operator.keys.Get, key_service_pb2.GetRequest(key_id=created.key.id.upper()))).key
+    )

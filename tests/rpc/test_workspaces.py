@@ -18,12 +18,12 @@ async def operator(deployment: Deployment) -> Client:
 
 async def get(client: Client, name: str = WORKSPACE) -> Workspace:
     """Get a workspace."""
-    return (await client.call(client.workspaces.GetWorkspace, workspace_service_pb2.GetWorkspaceRequest(name=name))).workspace
+    return (
+        await client.call(client.workspaces.GetWorkspace, workspace_service_pb2.GetWorkspaceRequest(name=name))
+    ).workspace
 
 
-async def update(
-    client: Client, *paths: str, **fields: object
-) -> workspace_service_pb2.UpdateWorkspaceResponse:
+async def update(client: Client, *paths: str, **fields: object) -> workspace_service_pb2.UpdateWorkspaceResponse:
     """Update a workspace."""
     request = workspace_service_pb2.UpdateWorkspaceRequest(
         workspace=Workspace(name=WORKSPACE, **fields), update_mask={"paths": paths or list(fields)}
@@ -94,7 +94,8 @@ async def test_an_old_etag_is_aborted(operator: Client) -> None:
     """Of twenty updates with one etag one succeeds; a repeat of it is ABORTED."""
     etag = (await operator.create_workspace()).etag
     outcomes = await asyncio.gather(
-        *(update(operator, "display_name", display_name=f"name {n}", etag=etag) for n in range(20)), return_exceptions=True
+        *(update(operator, "display_name", display_name=f"name {n}", etag=etag) for n in range(20)),
+        return_exceptions=True,
     )
     refusals = [each for each in outcomes if isinstance(each, Refused)]
     assert len(refusals) == 19

@@ -15,6 +15,7 @@ SYSTEM_WORKSPACE: Final = "keysvc/system"
 
 ROLES_MAX: Final = 100
 KEY_LIMIT_MAX: Final = 1_000_000
+TTL_MAX: Final = timedelta(days=36_500)
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ALLOWED = "two words of 1 to 63 lower-case letters, digits and inner hyphens"
@@ -100,20 +101,22 @@ class Workspace:
             expire_time, ttl: what was asked for, at most one of them.
             at: time of creation, by the database's clock.
         """
-        latest = at + self.max_ttl if self.max_ttl else None
         if expire_time is None:
             lifetime = ttl or self.default_ttl or self.max_ttl
             if lifetime is None:
                 return None
-            try:
-                expire_time = at + lifetime
-            except OverflowError:
-                raise ValueError("must end before the year 10000") from None
+            expire_time = at + lifetime
         if expire_time <= at:
             raise ValueError("must be in the future")
-        if latest and expire_time > latest:
-            raise ValueError(f"must be at most {self.max_ttl} from now: the workspace's max_ttl")
+        if self.max_ttl and expire_time > at + self.max_ttl:
+            raise ValueError(f"must be at most {span_text(self.max_ttl)} from now: the workspace's max_ttl")
         return expire_time
+
+
+def span_text(span: timedelta) -> str:
+    """A span of time for people, such as ``90 days`` or ``3600 seconds``."""
+    seconds = span.total_seconds()
+    return f"{span.days} days" if span == timedelta(days=span.days) else f"{seconds:g} seconds"
 
 
 VERIFY_DEPENDS_ON: Final = ("suspended", "allowed_scopes", "roles")

@@ -14,6 +14,7 @@ from keysvc.core.key import METADATA_BYTES_MAX
 from keysvc.core.keystring import is_key_string_in
 from keysvc.core.listing import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from keysvc.core.revision import Revision
+from keysvc.core.workspace import TTL_MAX
 
 T = TypeVar("T")
 
@@ -124,8 +125,8 @@ class Fields:
             span = duration.ToTimedelta()
         except (ValueError, OverflowError):
             span = timedelta(0)
-        if span < timedelta(milliseconds=1) or duration.nanos < 0:
-            self.bad(field, "must be a valid duration of at least 1 millisecond")
+        if not timedelta(milliseconds=1) <= span <= TTL_MAX or duration.nanos < 0:
+            self.bad(field, f"must be a valid duration of 1 millisecond to {TTL_MAX.days} days")
             return None
         return span
 

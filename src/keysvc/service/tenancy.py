@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from keysvc.core.errors import AlreadyExists, EtagMismatch, FailedPrecondition, InvalidArgument, Violation
-from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
+from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace, span_text
 from keysvc.service.callers import Call, workspace_not_found
 from keysvc.service.ports import Changes, Transaction
 
@@ -113,4 +113,4 @@ def _check_lifetimes(workspace: Workspace) -> None:
     """Raise ``InvalidArgument`` if the default lifetime is longer than the longest."""
     longest = workspace.max_ttl or timedelta.max
     if workspace.default_ttl and workspace.default_ttl > longest:
-        raise InvalidArgument([Violation("workspace.default_ttl", f"must be at most max_ttl, {longest}")])
+        raise InvalidArgument([Violation("workspace.default_ttl", f"must be at most max_ttl, {span_text(longest)}")])

@@ -1,0 +1,1 @@
+"""How people speak: the commands of ``keysvc``."""

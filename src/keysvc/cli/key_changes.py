@@ -1,0 +1,131 @@
+"""`keysvc keys suspend`, `resume` and `revoke`: changes that take several keys and answer with a receipt."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from keysvc.cli.command import client_command
+from keysvc.cli.contract import environment_word, key_state_word, wait_value
+from keysvc.cli.failure import ExitCode, Failure
+from keysvc.cli.output import Output, coloured
+from keysvc.cli.receipt import REPEAT, ReasonOption, WaitOption, receipt_rows, receipt_state
+from keysvc.v1 import key_pb2, key_service_pb2
+
+if TYPE_CHECKING:
+    from keysvc.cli.client import Client
+
+Changed = key_service_pb2.SuspendResponse | key_service_pb2.ResumeResponse | key_service_pb2.RevokeResponse
+
+KeysArgument = Annotated[
+    list[str], typer.Argument(metavar="KEY_ID", show_default=False, help="Ids of the keys, one or more.")
+]
+
+_QUIET = "COMPLETE or PENDING, for each key"
+_REVOKE_EPILOG = """\b
+Find a leaked key by how its key string begins
+  keysvc keys list --hint-prefix sk_live_1a1b2c3d"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    client_command(app, "suspend", quiet=_QUIET)(suspend)
+    client_command(app, "resume", quiet=_QUIET)(resume)
+    client_command(app, "revoke", quiet=_QUIET, epilog=_REVOKE_EPILOG)(revoke)
+
+
+def suspend(
+    client: "Client",
+    output: Output,
+    key_ids: KeysArgument,
+    *,
+    reason: ReasonOption = "",
+    wait: WaitOption = None,
+) -> None:
+    """Suspend keys: they are refused until they are resumed."""
+
+    def change(key_id: str) -> key_service_pb2.SuspendResponse:
+        request = key_service_pb2.SuspendRequest(key_id=key_id, reason=reason, wait=wait_value(wait))
+        return client.call(client.keys.Suspend, request, if_unknown=REPEAT)
+
+    _change_each(key_ids, change, output, "Suspended")
+
+
+def resume(
+    client: "Client",
+    output: Output,
+    key_ids: KeysArgument,
+    *,
+    reason: ReasonOption = "",
+    wait: WaitOption = None,
+) -> None:
+    """Resume suspended keys."""
+
+    def change(key_id: str) -> key_service_pb2.ResumeResponse:
+        request = key_service_pb2.ResumeRequest(key_id=key_id, reason=reason, wait=wait_value(wait))
+        return client.call(client.keys.Resume, request, if_unknown=REPEAT)
+
+    _change_each(key_ids, change, output, "Resumed")
+
+
+def revoke(
+    client: "Client",
+    output: Output,
+    key_ids: KeysArgument,
+    *,
+    secret: Annotated[
+        str, typer.Option(metavar="ID", show_default=False, help="Revoke only this secret of the key.")
+    ] = "",
+    reason: ReasonOption = "",
+    wait: WaitOption = None,
+) -> None:
+    """Revoke keys, for ever. Nothing is asked: the ids are meant.
+
+    With a COMPLETE receipt, no verification that starts afterwards accepts the key. PENDING: it is durable, and true
+    everywhere by the time that is printed. Revoking again is safe.
+    """
+    if secret and len(key_ids) > 1:
+        raise Failure.usage("--secret belongs to one key: give only its id.")
+
+    def change(key_id: str) -> key_service_pb2.RevokeResponse:
+        request = key_service_pb2.RevokeRequest(key_id=key_id, secret_id=secret, reason=reason, wait=wait_value(wait))
+        return client.call(client.keys.Revoke, request, if_unknown=REPEAT)
+
+    _change_each(key_ids, change, output, f"Revoked secret {secret} of" if secret else "Revoked")
+
+
+def _change_each(key_ids: list[str], change: Callable[[str], Changed], output: Output, done: str) -> None:
+    """Change one key after the other, whatever happens to each, and tell every outcome."""
+    worst = ExitCode.DONE
+    for at, key_id in enumerate(key_ids):
+        try:
+            response = change(key_id)
+        except Failure as failure:
+            output.failure(failure, subject=key_id)
+            worst = max(worst, failure.exit_code)
+            continue
+        if output.as_json:
+            output.document(response)
+        elif output.quiet:
+            output.line(receipt_state(response.receipt))
+        else:
+            output.show(*([""] if at else []), f"{done} key {key_id}", _outcome(response, output))
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _outcome(response: Changed, output: Output) -> Table:
+    """A changed key, briefly, and the receipt."""
+    key = response.key
+    usable = any(secret.state == key_pb2.Key.STATE_ACTIVE for secret in key.secrets)
+    without_secret = "" if usable or key.state != key_pb2.Key.STATE_ACTIVE else ", but no secret of it is"
+    return output.details(
+        [
+            ("name", key.display_name),
+            ("workspace", f"{key.workspace}, {environment_word(key.environment)}"),
+            ("state", Text.assemble(coloured(key_state_word(key.state)), without_secret)),
+            *receipt_rows(response.receipt, output),
+        ]
+    )

@@ -1,0 +1,213 @@
+"""`keysvc serve`, `bootstrap` and `migrate`: the commands that run where the database is."""
+
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from keysvc.cli.command import SectionedCommand
+from keysvc.cli.connection import CLIENT_VARIABLES
+from keysvc.cli.failure import ExitCode
+from keysvc.cli.start_page import show_start_page
+
+if TYPE_CHECKING:
+    from keysvc.settings import Settings
+
+T = TypeVar("T")
+
+ListenOption = Annotated[
+    str, typer.Option(envvar="KEYSVC_LISTEN", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="KEYSVC_DATA_DIR", metavar="DIR", help="Folder of an embedded PostgreSQL of its own. Default: .keysvc"
+    ),
+]
+DatabaseUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="KEYSVC_DATABASE_URL",
+        metavar="URL",
+        help="PostgreSQL 14 or newer instead: postgresql://user@host/database",
+    ),
+]
+PeppersFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="KEYSVC_PEPPERS_FILE",
+        metavar="FILE",
+        help="Peppers, comma-separated, newest first, if KEYSVC_PEPPERS does not hold them. Must be given with an "
+        "external database; beside an embedded one they are made.",
+    ),
+]
+TlsCertOption = Annotated[
+    Path | None, typer.Option(envvar="KEYSVC_TLS_CERT", metavar="FILE", help="Certificate chain of the server, PEM.")
+]
+TlsKeyOption = Annotated[
+    Path | None, typer.Option(envvar="KEYSVC_TLS_KEY", metavar="FILE", help="Its private key, PEM.")
+]
+TlsClientCaOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="KEYSVC_TLS_CLIENT_CA",
+        metavar="FILE",
+        help="Clients must have a certificate signed by one of these, PEM.",
+    ),
+]
+AllowPlaintextOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-plaintext",
+        envvar="KEYSVC_ALLOW_PLAINTEXT",
+        help="Listen beyond this machine without TLS: keys cross the network in clear.",
+    ),
+]
+AnotherOption = Annotated[bool, typer.Option("--another", help="Create one even if there is one already.")]
+
+_LISTEN_DEFAULT = "127.0.0.1:50051"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the server commands."""
+    app.command("serve", cls=SectionedCommand)(serve)
+    app.command("bootstrap", cls=SectionedCommand)(bootstrap)
+    app.command("migrate", cls=SectionedCommand)(migrate)
+
+
+def serve(
+    *,
+    listen: ListenOption = _LISTEN_DEFAULT,
+    data_dir: DataDirOption = None,
+    database_url: DatabaseUrlOption = None,
+    peppers_file: PeppersFileOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    allow_plaintext: AllowPlaintextOption = False,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Every option can also be given as the variable beside it. Peppers come from KEYSVC_PEPPERS or a file, never from the
+    command line.
+    """
+    from keysvc import app  # noqa: PLC0415 (takes its time to load; the client commands do without)
+
+    settings = _settings(
+        listen, data_dir, database_url, peppers_file, tls_cert, tls_key, tls_client_ca, allow_plaintext=allow_plaintext
+    )
+    options = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
+    if database_url is not None:
+        options = " …"  # the URL may hold a password
+    announce = partial(show_start_page, bootstrap_options=options)
+    _run(app.serve(settings, announce, show_operator_key=sys.stdout.isatty()))
+
+
+def bootstrap(
+    *,
+    another: AnotherOption = False,
+    listen: ListenOption = _LISTEN_DEFAULT,
+    data_dir: DataDirOption = None,
+    database_url: DatabaseUrlOption = None,
+    peppers_file: PeppersFileOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    allow_plaintext: AllowPlaintextOption = False,
+) -> None:
+    """Create the first operator key and print it, alone, on standard output.
+
+    Migrates the database first. Takes the options of `keysvc serve`, and works beside a running server.
+    """
+    from keysvc import app  # noqa: PLC0415 (as above)
+
+    settings = _settings(
+        listen, data_dir, database_url, peppers_file, tls_cert, tls_key, tls_client_ca, allow_plaintext=allow_plaintext
+    )
+    operator_key = _run(app.bootstrap(settings, another=another))
+    if operator_key is None:
+        typer.echo("There is an operator key already; --another creates one more.", err=True)
+        raise typer.Exit(ExitCode.REFUSED)
+    typer.echo(operator_key.reveal())
+
+
+def migrate(
+    *,
+    data_dir: DataDirOption = None,
+    database_url: DatabaseUrlOption = None,
+) -> None:
+    """Bring the database to the schema of this version.
+
+    Safe to run at any time and from several places at once: one after the other does it.
+    """
+    from keysvc import app  # noqa: PLC0415 (as above)
+
+    settings = _settings(_LISTEN_DEFAULT, data_dir, database_url, None, None, None, None, needs_peppers=False)
+    before, now = _run(app.migrate_database(settings))
+    if before == now:
+        typer.echo(f"The database has schema {now} already.")
+    else:
+        typer.echo(f"The database had schema {before or 'none'} and now has {now}.")
+
+
+def _settings(  # noqa: PLR0917 (the options of a server, in their order)
+    listen: str,
+    data_dir: Path | None,
+    database_url: str | None,
+    peppers_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    *,
+    allow_plaintext: bool = False,
+    needs_peppers: bool = True,
+) -> "Settings":
+    """Checked settings; a bad one ends the command with a sentence that names it."""
+    from keysvc import logs  # noqa: PLC0415 (as above)
+    from keysvc.settings import SettingError, Settings, check_variables, read_peppers  # noqa: PLC0415 (as above)
+
+    logs.configure()
+    try:
+        check_variables(os.environ, CLIENT_VARIABLES)
+        return Settings(
+            listen=listen,
+            data_dir=data_dir,
+            database_url=database_url,
+            peppers=read_peppers(os.environ.get("KEYSVC_PEPPERS"), peppers_file) if needs_peppers else None,
+            needs_peppers=needs_peppers,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+            allow_plaintext=allow_plaintext,
+        )
+    except SettingError as error:
+        raise _refused(error) from None
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run the command; a start that fails ends it with a sentence."""
+    from keysvc.app import StartError  # noqa: PLC0415 (as above)
+
+    try:
+        return asyncio.run(work)
+    except StartError as error:
+        raise _refused(error) from None
+    except Exception as error:
+        import structlog  # noqa: PLC0415 (as above)
+
+        structlog.get_logger("keysvc").exception("failed")
+        raise typer.Exit(ExitCode.REFUSED) from error
+
+
+def _refused(error: Exception) -> typer.Exit:
+    """Log why a start is refused."""
+    import structlog  # noqa: PLC0415 (as above)
+
+    structlog.get_logger("keysvc").error("start refused", reason=str(error))
+    return typer.Exit(ExitCode.REFUSED)

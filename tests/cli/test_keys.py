@@ -1,0 +1,284 @@
+import json
+from datetime import timedelta
+
+import grpc
+import pytest
+from tests.cli.conftest import API_KEY, Run
+from tests.cli.peer import Peer, Refusal
+from tests.cli.sample import KEY_ID, KEY_STRING, OTHER_KEY_ID, REVISION, SECRET_ID, duration, from_now, key, receipt
+
+from keysvc.v1 import key_pb2, receipt_pb2
+from keysvc.v1.key_service_pb2 import (
+    CreateRequest,
+    CreateResponse,
+    GetResponse,
+    ListRequest,
+    ListResponse,
+    ResumeResponse,
+    RevokeRequest,
+    RevokeResponse,
+    SuspendRequest,
+    SuspendResponse,
+)
+
+CREATE = ("keys", "create", "--workspace", "acme-corp/sales", "--name", "PDF export", "--env", "live")
+NOT_FOUND = Refusal(grpc.StatusCode.NOT_FOUND, "There is no such key.", "NOT_FOUND")
+
+
+def test_create_sends_every_field_of_the_contract(peer: Peer, run: Run) -> None:
+    """As it was typed, in the contract's units."""
+    peer.answers("Create", CreateResponse(key=key(), key_string=KEY_STRING))
+    result = run(
+        *CREATE,
+        *("--owner", "team", "--scope", "pdf.read", "--scope", "*.write", "--role", "viewer"),
+        *("--ip", "10.0.0.0/8", "--ip", "2001:db8::1", "--ttl", "1d12h"),
+        *("--metadata", "plan=gold", "--metadata", "empty=", "--tag", "ci", "--tag", "x"),
+        *("--request-id", "0198a6c2-7b3e-7c4d-9a1e-00000000aaaa", "--limit-to", "a/b", "--reason", "wanted"),
+    )
+    assert result.code == 0
+    assert peer.requests["Create"] == [
+        CreateRequest(
+            workspace="acme-corp/sales",
+            display_name="PDF export",
+            environment=key_pb2.ENVIRONMENT_LIVE,
+            owner="team",
+            scopes=["pdf.read", "*.write"],
+            role="viewer",
+            ip_allowlist=["10.0.0.0/8", "2001:db8::1"],
+            ttl=duration(hours=36),
+            metadata={"plan": "gold", "empty": ""},
+            tags=["ci", "x"],
+            request_id="0198a6c2-7b3e-7c4d-9a1e-00000000aaaa",
+            workspaces=["a/b"],
+            reason="wanted",
+        )
+    ]
+
+
+def test_create_with_a_time_and_without_any_end(peer: Peer, run: Run) -> None:
+    """Without, it is the workspace's policy that counts: the field is absent."""
+    peer.answers("Create", *[CreateResponse(key=key(), key_string=KEY_STRING)] * 2)
+    run(*CREATE, "--expires", "2027-01-31T00:00:00Z")
+    run(*CREATE)
+    timed, endless = peer.requests["Create"]
+    assert timed.expire_time.ToJsonString() == "2027-01-31T00:00:00Z"
+    assert endless.WhichOneof("expiry") is None
+    assert run(*CREATE, "--ttl", "1d", "--expires", "2027-01-31").code == 2
+
+
+def test_create_prints_the_key_string_once_and_whole(peer: Peer, run: Run) -> None:
+    """On one line, in 80 columns, marked as shown only now."""
+    peer.answers("Create", CreateResponse(key=key(), key_string=KEY_STRING))
+    out = run(*CREATE, columns=80).out
+    assert out.splitlines()[:3] == ["The key string, shown only now:", "", f"  {KEY_STRING}"]
+    assert out.count(KEY_STRING) == 1
+    assert KEY_ID in out
+
+
+def test_create_quietly_prints_the_key_string_alone(peer: Peer, run: Run) -> None:
+    """`KEY=$(keysvc keys create … -q)`."""
+    peer.answers("Create", CreateResponse(key=key(), key_string=KEY_STRING))
+    result = run(*CREATE, "-q")
+    assert (result.code, result.out, result.err) == (0, f"{KEY_STRING}\n", "")
+
+
+def test_create_as_json_is_the_answer_as_grpcurl_prints_it(peer: Peer, run: Run) -> None:
+    """The proto3 JSON mapping."""
+    peer.answers("Create", CreateResponse(key=key(), key_string=KEY_STRING))
+    document = json.loads(run(*CREATE, "--json").out)
+    assert document["keyString"] == KEY_STRING
+    assert document["key"]["displayName"] == "PDF export"
+    assert document["key"]["environment"] == "ENVIRONMENT_LIVE"
+
+
+def test_every_call_says_who_calls_by_when_and_under_which_id(peer: Peer, run: Run) -> None:
+    """The deadline is that of --timeout, the id another one each time."""
+    peer.answers("Get", *[GetResponse(key=key())] * 2)
+    run("keys", "get", KEY_ID, "--timeout", "1m")
+    run("keys", "get", KEY_ID)
+    first, second = peer.metadata
+    assert first["authorization"] == f"Bearer {API_KEY}"
+    assert first["x-request-id"] != second["x-request-id"]
+    assert 50 < peer.deadlines[0] < 70
+    assert 5 < peer.deadlines[1] < 15
+
+
+def test_get_shows_a_key_and_what_has_happened_to_it(peer: Peer, run: Run) -> None:
+    """What it grants, how long, and why it is gone."""
+    revocation = key_pb2.Revocation(time=from_now(hours=-3), reason="leaked")
+    revoked = key(
+        state=key_pb2.Key.STATE_REVOKED,
+        revocation=revocation,
+        expire_time=from_now(days=29),
+        metadata={"plan": "gold"},
+        ip_allowlist=["10.0.0.0/8"],
+    )
+    peer.answers("Get", GetResponse(key=revoked), GetResponse(key=revoked))
+    lines = [line.split(maxsplit=1) for line in run("keys", "get", KEY_ID).out.splitlines() if line]
+    shown = {line[0]: line[1] for line in lines}
+    assert shown["state"] == "revoked"
+    assert shown["revoked"].endswith("(3 hours ago): leaked")
+    assert shown["expires"].endswith("(in 29 days)")
+    assert shown["metadata"] == "plan=gold"
+    assert shown["addresses"] == "10.0.0.0/8"
+    assert shown[SECRET_ID].startswith("sk_live_11A2b3C4…")
+    assert run("keys", "get", KEY_ID, "-q").out == "revoked\n"
+
+
+def test_list_sends_every_filter_that_is_built(peer: Peer, run: Run) -> None:
+    """All that the contract has."""
+    peer.answers("List", ListResponse())
+    run(
+        *("keys", "list", "--workspace", "a/b", "--page-size", "7", "--page-token", "t", "--state", "suspended"),
+        *("--env", "test", "--owner", "o", "--tag", "ci", "--role", "admin", "--hint-prefix", "sk_live_1a1b"),
+        *("--name-prefix", "PDF", "--expire-before", "2027-01-31"),
+    )
+    expected = ListRequest(
+        workspace="a/b",
+        page_size=7,
+        page_token="t",
+        filter=ListRequest.Filter(
+            state=key_pb2.Key.STATE_SUSPENDED,
+            environment=key_pb2.ENVIRONMENT_TEST,
+            owner="o",
+            tag="ci",
+            role="admin",
+            hint_prefix="sk_live_1a1b",
+            display_name_prefix="PDF",
+        ),
+    )
+    expected.filter.expire_before.FromJsonString("2027-01-31T00:00:00Z")
+    assert peer.requests["List"] == [expected]
+
+
+def test_list_prints_a_page_and_says_that_there_are_more(peer: Peer, run: Run) -> None:
+    """Beside the list: whoever reads it from a pipe gets nothing else."""
+    peer.answers("List", *[ListResponse(keys=[key()], next_page_token="next")] * 2)
+    result = run("keys", "list", "-q")
+    assert (result.out, result.err) == (f"{KEY_ID}\n", "There are more: --all, or --page-token next\n")
+    assert json.loads(run("keys", "list", "--json").out)["nextPageToken"] == "next"
+
+
+@pytest.mark.parametrize("form", ["-q", "--json", None])
+def test_list_all_follows_the_pages(peer: Peer, run: Run, form: str | None) -> None:
+    """To the end, in one list."""
+    pages = [
+        ListResponse(keys=[key(id=f"id-{number}")], next_page_token="" if number == 3 else str(number))
+        for number in (1, 2, 3)
+    ]
+    peer.answers("List", *pages)
+    result = run("keys", "list", "--all", *([form] if form else []))
+    assert [request.page_token for request in peer.requests["List"]] == ["", "1", "2"]
+    assert result.err == ""
+    if form == "--json":
+        document = json.loads(result.out)
+        assert [each["id"] for each in document["keys"]] == ["id-1", "id-2", "id-3"]
+        assert "nextPageToken" not in document
+    else:
+        assert [line.split()[0] for line in result.out.splitlines()][-3:] == ["id-1", "id-2", "id-3"]
+
+
+def test_a_list_that_breaks_off_is_no_list(peer: Peer, run: Run) -> None:
+    """Half a list looks like a whole one."""
+    peer.answers("List", ListResponse(keys=[key()], next_page_token="1"), NOT_FOUND)
+    for form in ([], ["--json"]):
+        result = run("keys", "list", "--all", *form)
+        assert (result.code, result.out) == (1, "")
+        peer.answers("List", ListResponse(keys=[key()], next_page_token="1"), NOT_FOUND)
+
+
+def test_an_empty_list_is_empty(peer: Peer, run: Run) -> None:
+    """Nothing on standard output, a word beside it."""
+    peer.answers("List", *[ListResponse()] * 3)
+    result = run("keys", "list")
+    assert (result.code, result.out, result.err) == (0, "", "Nothing found.\n")
+    assert run("keys", "list", "-q").out == ""
+    assert json.loads(run("keys", "list", "--json").out) == {}
+
+
+def test_revoke_prints_what_it_did_and_the_receipt(peer: Peer, run: Run) -> None:
+    """What an operator writes into the incident: revision, state, waiting."""
+    peer.answers("Revoke", RevokeResponse(key=key(state=key_pb2.Key.STATE_REVOKED), receipt=receipt()))
+    result = run("keys", "revoke", KEY_ID, "--reason", "leaked", "--wait", "barrier")
+    assert peer.requests["Revoke"] == [RevokeRequest(key_id=KEY_ID, reason="leaked", wait=receipt_pb2.WAIT_BARRIER)]
+    assert result.code == 0
+    assert result.out.splitlines() == [
+        f"Revoked key {KEY_ID}",
+        "name       PDF export",
+        "workspace  acme-corp/sales, live",
+        "state      revoked",
+        "receipt    COMPLETE, waited 3 ms",
+        f"revision   {REVISION}",
+    ]
+
+
+def test_revoke_says_until_when_it_may_not_be_true_everywhere(peer: Peer, run: Run) -> None:
+    """And whose answer is missing."""
+    pending = receipt(
+        state=receipt_pb2.Receipt.STATE_PENDING, effective_by=from_now(seconds=125), unacknowledged=["host-a", "host-b"]
+    )
+    peer.answers("Revoke", *[RevokeResponse(key=key(), receipt=pending)] * 2)
+    out = run("keys", "revoke", KEY_ID, "--wait", "commit").out
+    assert "receipt          PENDING" in out
+    assert "(in 2 min)" in out
+    assert "no answer from   host-a, host-b" in out
+    assert run("keys", "revoke", KEY_ID, "-q").out == "PENDING\n"
+
+
+def test_revoke_one_secret(peer: Peer, run: Run) -> None:
+    """Of one key only; without a living secret the key is as good as gone, which is said."""
+    left = key()
+    left.secrets[0].state = key_pb2.Key.STATE_REVOKED
+    peer.answers("Revoke", RevokeResponse(key=left, receipt=receipt()))
+    out = run("keys", "revoke", KEY_ID, "--secret", SECRET_ID).out
+    assert peer.requests["Revoke"][0].secret_id == SECRET_ID
+    assert out.startswith(f"Revoked secret {SECRET_ID} of key {KEY_ID}\n")
+    assert "state      active, but no secret of it is" in out
+    assert run("keys", "revoke", KEY_ID, OTHER_KEY_ID, "--secret", SECRET_ID).code == 2
+    assert len(peer.requests["Revoke"]) == 1
+
+
+def test_of_several_keys_each_outcome_is_told(peer: Peer, run: Run) -> None:
+    """One failure stops none of the others, and decides the exit code."""
+    peer.answers(
+        "Revoke", RevokeResponse(key=key(), receipt=receipt()), NOT_FOUND, RevokeResponse(key=key(), receipt=receipt())
+    )
+    result = run("keys", "revoke", KEY_ID, "unknown", OTHER_KEY_ID)
+    assert result.code == 1
+    assert result.out.count("Revoked key") == 2
+    assert result.err == "error: unknown: NOT_FOUND: There is no such key.\n"
+
+
+def test_of_several_keys_each_answer_is_a_document(peer: Peer, run: Run) -> None:
+    """And each failure, on the other stream."""
+    peer.answers("Revoke", RevokeResponse(key=key(), receipt=receipt()), NOT_FOUND)
+    result = run("keys", "revoke", KEY_ID, "unknown", "--json")
+    assert json.loads(result.out)["receipt"]["state"] == "STATE_COMPLETE"
+    assert json.loads(result.err)["error"] == {
+        "code": "NOT_FOUND",
+        "message": "There is no such key.",
+        "subject": "unknown",
+        "reason": "NOT_FOUND",
+    }
+
+
+def test_a_service_that_went_away_decides_over_a_refusal(peer: Peer, run: Run) -> None:
+    """Repeating helps against one of the two."""
+    away = Refusal(grpc.StatusCode.UNAVAILABLE, "no database", retry=timedelta(seconds=1))
+    peer.answers("Suspend", away, NOT_FOUND)
+    assert run("keys", "suspend", KEY_ID, OTHER_KEY_ID).code == 4
+
+
+def test_suspend_and_resume(peer: Peer, run: Run) -> None:
+    """With reason and wait, several at once."""
+    suspended = key(state=key_pb2.Key.STATE_SUSPENDED)
+    peer.answers("Suspend", *[SuspendResponse(key=suspended, receipt=receipt())] * 2)
+    peer.answers("Resume", ResumeResponse(key=key(), receipt=receipt()))
+    result = run("keys", "suspend", KEY_ID, OTHER_KEY_ID, "--reason", "why", "--wait", "commit", "-q")
+    assert result.out == "COMPLETE\nCOMPLETE\n"
+    assert peer.requests["Suspend"] == [
+        SuspendRequest(key_id=key_id, reason="why", wait=receipt_pb2.WAIT_COMMIT) for key_id in (KEY_ID, OTHER_KEY_ID)
+    ]
+    out = run("keys", "resume", KEY_ID).out
+    assert out.startswith(f"Resumed key {KEY_ID}\n")
+    assert "state      active\n" in out
