@@ -9,7 +9,7 @@ from uuid import uuid4
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from keysvc.app import bootstrap, open_server, open_storage
+from keysvc.app import Limits, bootstrap, open_server, open_storage
 from keysvc.core.pepper import Peppers
 from keysvc.settings import Settings
 from keysvc.v1 import key_pb2, key_service_pb2, receipt_pb2, verify_pb2, workspace_service_pb2
@@ -21,6 +21,9 @@ from keysvc.v1.workspace_service_pb2_grpc import WorkspaceServiceStub
 T = TypeVar("T")
 
 WORKSPACE = "acme-corp/sales"
+
+PATIENT = Limits(change_seconds=20, look_up_seconds=20)
+"""For tests that are not about time, on machines that are busy with others."""
 
 
 @dataclass
@@ -146,7 +149,12 @@ class Deployment:
 
     @classmethod
     async def open(
-        cls, stack: AsyncExitStack, database_url: str, peppers: Peppers, operator_key: str | None = None
+        cls,
+        stack: AsyncExitStack,
+        database_url: str,
+        peppers: Peppers,
+        operator_key: str | None = None,
+        limits: Limits = PATIENT,
     ) -> Self:
         """Start a server; ``stack`` stops it. Without an operator key one is created."""
         settings = Settings(database_url=database_url, peppers=peppers, listen="127.0.0.1:0")
@@ -154,7 +162,7 @@ class Deployment:
             created = await bootstrap(settings, another=False)
             assert created is not None
             operator_key = created.reveal()
-        storage = await stack.enter_async_context(open_storage(settings))
+        storage = await stack.enter_async_context(open_storage(settings, limits=limits))
         server = await stack.enter_async_context(open_server(storage))
         port = await server.start(settings.listen, None)
         return cls(stack, settings, f"127.0.0.1:{port}", operator_key)

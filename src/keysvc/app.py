@@ -3,18 +3,19 @@
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import psycopg
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from keysvc.core.errors import KeysvcError
+from keysvc.core.errors import KeysvcError, Unavailable
 from keysvc.core.keystring import KeyString
 from keysvc.core.page import PageTokens
 from keysvc.core.pepper import Peppers
@@ -34,8 +35,13 @@ from keysvc.store.database import Database
 from keysvc.store.embedded import EmbeddedError, EmbeddedPostgres
 from keysvc.store.listings import Listings
 from keysvc.store.lookups import Lookups
-from keysvc.store.migrate import ServerTooOldError, find_schema, migrate, newest_schema
+from keysvc.store.migrate import UnfitDatabaseError, find_schema, migrate, newest_schema
 from keysvc.store.peppers import DeploymentKeys, read_deployment_keys
+
+START_ATTEMPTS: Final = 3
+
+KEEP_ALIVE_SECONDS: Final = 0.5
+"""How often a server looks whether its embedded database is alive."""
 
 DRAIN_SECONDS: Final = 1.5
 """How long calls under way may take to finish at the end; together with the database's end less than 5 s."""
@@ -51,6 +57,19 @@ class StartError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the database may take before it counts as away; together less than the 2 s that callers are promised.
+
+    Parameters:
+        change_seconds: for one change or list.
+        look_up_seconds: for one look-up of Verify, which comes first in every call.
+    """
+
+    change_seconds: float = 1.2
+    look_up_seconds: float = 0.75
+
+
+@dataclass(frozen=True, slots=True)
 class Storage:
     """An open database with the schema of this version, and the keys that belong to it."""
 
@@ -58,6 +77,7 @@ class Storage:
     database: Database
     peppers: Peppers
     keys: DeploymentKeys
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +125,8 @@ async def serve(settings: Settings, announce: Callable[[Started], None], *, show
 
 async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key: bool) -> Started:
     """Build everything; ``stack`` takes it down."""
+    _check_address(settings.listen)
     storage = await stack.enter_async_context(open_storage(settings))
-    operator_key = None
-    if show_operator_key and settings.database_url is None:
-        operator_key = await _create_operator(storage, another=False)
-    has_operator = await Reading(Listings(storage.database), PageTokens(storage.keys.tag_key)).has_operator()
     server = await stack.enter_async_context(open_server(storage))
     tls = None
     if settings.tls_cert and settings.tls_key:
@@ -119,7 +136,35 @@ async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key
     except OSError as error:
         raise StartError(f"--listen (KEYSVC_LISTEN): {error}") from None
     address = f"{settings.listen.rpartition(':')[0]}:{port}"
+    # Last: a key that is made by a start which then fails would never be seen.
+    operator_key = None
+    if show_operator_key and settings.database_url is None:
+        operator_key = await _create_operator(storage, another=False)
+    has_operator = await Reading(Listings(storage.database), PageTokens(storage.keys.tag_key)).has_operator()
     return Started(address, tls is not None, operator_key, has_operator)
+
+
+def _check_address(listen: str) -> None:
+    """Raise ``StartError`` if nobody can listen there: early, and with the reason, which gRPC does not tell."""
+    host, _, port = listen.rpartition(":")
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen(1)
+    except OSError as error:
+        raise StartError(f"--listen (KEYSVC_LISTEN): cannot listen on {listen}: {error.strerror}") from None
+
+
+async def interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command that takes down what it built also when SIGINT or SIGTERM end it: they cancel it."""
+    command = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, command.cancel)
+    return await command
 
 
 async def bootstrap(settings: Settings, *, another: bool) -> KeyString | None:
@@ -143,7 +188,9 @@ async def migrate_database(settings: Settings) -> tuple[str | None, str]:
 
 
 @asynccontextmanager
-async def open_storage(settings: Settings, *, share: bool = False, migrating: bool = False) -> AsyncIterator[Storage]:
+async def open_storage(
+    settings: Settings, *, share: bool = False, migrating: bool = False, limits: Limits = Limits()
+) -> AsyncIterator[Storage]:
     """An open database, checked: its schema is this version's, and this server holds the peppers that it needs.
 
     Parameters:
@@ -159,26 +206,38 @@ async def open_storage(settings: Settings, *, share: bool = False, migrating: bo
             await _blocking(migrate, url)
         else:
             await _check_schema(url)
-        peppers = settings.peppers or own_peppers(settings.folder)
-        database = Database(url)
+        peppers = settings.peppers
+        if peppers is None:
+            peppers = await _blocking(own_peppers, settings.folder)
+        database = Database(url, limit_seconds=limits.change_seconds)
         try:
-            keys = await read_deployment_keys(database, peppers.fingerprints[0])
+            keys = await _read_keys(database, peppers)
             if not {keys.signing, *keys.needed} <= set(peppers.fingerprints):
                 raise StartError(
                     "KEYSVC_PEPPERS or --peppers-file: a pepper is missing that living keys of this database need"
                 )
-            yield Storage(url, database, peppers, keys)
+            yield Storage(url, database, peppers, keys, limits)
         except KeysvcError as error:
             raise StartError(error.message) from error
+        except DBAPIError as error:
+            raise _unusable(error) from None
         finally:
             await database.close()
+
+
+async def _read_keys(database: Database, peppers: Peppers) -> DeploymentKeys:
+    """The deployment's keys; with more patience than a caller would have, for a machine that is just starting."""
+    for _ in range(START_ATTEMPTS - 1):
+        with suppress(Unavailable):
+            return await read_deployment_keys(database, peppers.fingerprints[0])
+    return await read_deployment_keys(database, peppers.fingerprints[0])
 
 
 @asynccontextmanager
 async def open_server(storage: Storage) -> AsyncIterator[Server]:
     """A server on an open database, not listening yet."""
     tag_key, signing = storage.keys.tag_key, storage.keys.signing
-    lookups = Lookups(storage.url)
+    lookups = Lookups(storage.url, limit_seconds=storage.limits.look_up_seconds)
     changes = Changes(storage.database)
     verifying = Verifying(lookups, storage.peppers, signing=signing, tag_key=tag_key)
     reading = Reading(Listings(storage.database), PageTokens(tag_key))
@@ -229,10 +288,30 @@ async def _database_url(settings: Settings, *, share: bool) -> AsyncIterator[str
         # A thread cannot be cancelled: let it come to its end, then take down what it built.
         await asyncio.to_thread((await starting).stop)
         raise
+    keeper = asyncio.create_task(_keep_alive(embedded))
     try:
         yield embedded.url
     finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
         await asyncio.to_thread(embedded.stop)
+
+
+async def _keep_alive(embedded: EmbeddedPostgres) -> None:
+    """Start an embedded database again that somebody killed; an external one has its own keeper."""
+    while True:
+        await asyncio.sleep(KEEP_ALIVE_SECONDS)
+        if not embedded.is_dead:
+            continue
+        _log.error("the embedded database died: starting it again")
+        reviving = asyncio.create_task(asyncio.to_thread(embedded.revive))
+        try:
+            await asyncio.shield(reviving)
+        except asyncio.CancelledError:
+            await asyncio.gather(reviving, return_exceptions=True)  # so that there is something to stop
+            raise
+        except EmbeddedError as error:
+            _log.error("the embedded database does not start", reason=str(error))
 
 
 async def _check_schema(url: str) -> None:
@@ -249,12 +328,16 @@ async def _blocking(work: Callable[[A], T], argument: A) -> T:
     """Run blocking work on the database in a thread; errors are sentences."""
     try:
         return await asyncio.to_thread(work, argument)
-    except (EmbeddedError, ServerTooOldError, SettingError) as error:
+    except (EmbeddedError, UnfitDatabaseError, SettingError) as error:
         raise StartError(str(error)) from None
     except (DBAPIError, psycopg.Error) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        # Only the first line: what follows may quote a statement.
-        raise StartError(f"the database cannot be used: {str(cause).strip().partition(chr(10))[0]}") from None
+        raise _unusable(error) from None
+
+
+def _unusable(error: DBAPIError | psycopg.Error) -> StartError:
+    """What the database said. Only the first line: what follows may quote a statement."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return StartError(f"the database cannot be used: {str(cause).strip().partition(chr(10))[0]}")
 
 
 def _stop_signal() -> asyncio.Event:

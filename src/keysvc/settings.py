@@ -1,9 +1,13 @@
 """Settings of the server commands, from options and ``KEYSVC_…`` variables, checked before anything starts."""
 
+import contextlib
 import ipaddress
 import os
+import re
 import secrets
-from collections.abc import Mapping
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,7 +36,14 @@ TEST_VARIABLES: Final = ("KEYSVC_TEST_DATABASE_URL",)
 _KUBERNETES_PREFIXES: Final = ("KEYSVC_SERVICE_", "KEYSVC_PORT")
 """What Kubernetes sets in every pod beside a Service called keysvc."""
 
-_PORT_MAX = 65535
+_PORT_MAX: Final = 65535
+_LISTEN: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
+_DATABASE_URL: Final = re.compile(
+    r"postgres(?:ql)?://"
+    r"(?:[^@:/?#\s]+(?::[^@:/?#\s]*)?@)?"  # user:password@
+    r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._%-]*)(?::[0-9]*)?(?:,|(?=[/?]|$)))*"  # host:port, several with commas
+    r"(?:/[^/?#\s]*)?(?:\?\S*)?"
+)
 
 
 class SettingError(ValueError):
@@ -78,13 +89,8 @@ class Settings:
             raise SettingError("--tls-cert and --tls-key (KEYSVC_TLS_CERT, KEYSVC_TLS_KEY) must be given together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise SettingError("--tls-client-ca (KEYSVC_TLS_CLIENT_CA) needs --tls-cert and --tls-key")
-        for option, path in (
-            ("--tls-cert", self.tls_cert),
-            ("--tls-key", self.tls_key),
-            ("--tls-client-ca", self.tls_client_ca),
-        ):
-            if path is not None and not os.access(path, os.R_OK):
-                raise SettingError(f"{option} (KEYSVC_{option[2:].upper().replace('-', '_')}): cannot read {path}")
+        if self.tls_cert is not None and self.tls_key is not None:
+            _check_tls(self.tls_cert, self.tls_key, self.tls_client_ca)
         if self.tls_cert is None and not self.allow_plaintext and not _is_loopback(host):
             raise SettingError(
                 f"--listen (KEYSVC_LISTEN): {self.listen} is not a loopback address: keys would cross the network in "
@@ -136,25 +142,48 @@ def read_peppers(text: str | None, path: Path | None) -> Peppers | None:
 def own_peppers(data_dir: Path) -> Peppers:
     """The peppers beside an embedded database, made on its first start, readable by their owner alone."""
     path = data_dir / "peppers"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        peppers = read_peppers(None, path)
-        if peppers is None:
-            raise SettingError(f"{path} has no pepper") from None
-        return peppers
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+    if not path.exists():
         key = secrets.token_bytes(32)
-        file.write(key.hex() + "\n")
-    return Peppers([key])
+        # Whole or not at all, and whoever comes first wins: keys made under a lost pepper would be lost too.
+        with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix="peppers-", encoding="ascii") as file:
+            file.write(key.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    peppers = read_peppers(None, path)
+    if peppers is None:
+        raise SettingError(f"{path} has no pepper")
+    return peppers
+
+
+def _check_tls(cert: Path, key: Path, client_ca: Path | None) -> None:
+    """Raise ``SettingError`` naming the file that is no such PEM: gRPC would only say that it cannot listen."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    checks: list[tuple[str, Path | None, Callable[[], object]]] = [
+        ("--tls-cert (KEYSVC_TLS_CERT)", cert, lambda: context.load_verify_locations(cert)),
+        ("--tls-key (KEYSVC_TLS_KEY)", key, lambda: context.load_cert_chain(cert, key, password=b"")),
+        ("--tls-client-ca (KEYSVC_TLS_CLIENT_CA)", client_ca, lambda: context.load_verify_locations(client_ca)),
+    ]
+    for option, path, check in checks:
+        if path is None:
+            continue
+        try:
+            path.read_bytes()
+            check()
+        except ssl.SSLError:
+            what = "the private key of --tls-cert" if path is key else "a certificate"
+            raise SettingError(f"{option}: {path} is not {what} in PEM") from None
+        except OSError as error:
+            raise SettingError(f"{option}: cannot read {path}: {error.strerror}") from None
 
 
 def _host(listen: str) -> str:
     """The host of ``host:port``."""
-    host, _, port = listen.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal()) or int(port) > _PORT_MAX:
+    match = _LISTEN.fullmatch(listen)
+    if match is None or int(match["port"]) > _PORT_MAX:
         raise SettingError("--listen (KEYSVC_LISTEN) must be host:port such as 127.0.0.1:50051 or [::1]:50051")
-    return host.strip("[]")
+    return match["ipv6"] or match["host"]
 
 
 def _is_loopback(host: str) -> bool:
@@ -168,10 +197,16 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_database_url(url: str) -> None:
-    """Raise ``SettingError`` that does not repeat the URL, which may hold a password."""
+    """Raise ``SettingError`` that does not repeat the URL, which may hold a password.
+
+    libpq takes almost any text for a URL, and then names as host what was meant as a password.
+    """
     try:
-        is_url = url.startswith(("postgresql://", "postgres://")) and conninfo_to_dict(url) is not None
+        parts = conninfo_to_dict(url) if _DATABASE_URL.fullmatch(url) else None
     except ProgrammingError:
-        is_url = False
-    if not is_url:
-        raise SettingError("--database-url (KEYSVC_DATABASE_URL) must be postgresql://user:password@host:5432/database")
+        parts = None
+    if parts is None:
+        raise SettingError(
+            "--database-url (KEYSVC_DATABASE_URL) must be postgresql://user:password@host:5432/database, "
+            "with other characters than letters, digits and -._~ of a password written as %XX"
+        )

@@ -11,6 +11,7 @@ import grpc
 import psycopg
 import pytest
 
+from keysvc.app import Limits
 from keysvc.core.pepper import Peppers
 from keysvc.v1 import audit_service_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused
@@ -32,7 +33,7 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 async def operator(proxy: Proxy, peppers: Peppers) -> AsyncIterator[Client]:
     """An operator with a workspace, on a server behind the proxy."""
     async with AsyncExitStack() as stack:
-        operator = await (await Deployment.open(stack, proxy.url, peppers)).client()
+        operator = await (await Deployment.open(stack, proxy.url, peppers, limits=Limits())).client()
         await operator.create_workspace()
         yield operator
 

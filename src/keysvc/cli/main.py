@@ -95,7 +95,8 @@ def _usage(error: typer.TyperException, *, as_json: bool) -> ExitCode:
     if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help; typer keeps the type to itself
         write(sys.stderr, error.format_message() + "\n")
         return ExitCode.USAGE
-    failure = Failure.usage(error.format_message().replace("Value error, ", ""))
+    message = " ".join(error.format_message().replace("Value error, ", "").split())
+    failure = Failure.usage(message)
     context = getattr(error, "ctx", None)
     if context is not None:
         failure.advice = f"Help: {context.command_path} --help"
@@ -149,6 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _usage(error, as_json="--json" in arguments)
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
+    except OSError as error:
+        report(Failure("OUTPUT", f"the answer cannot be written: {error.strerror or error}."), as_json=False)
+        return ExitCode.REFUSED
     except Exception as error:
         if sys.flags.dev_mode:  # python -X dev: for those who write keysvc
             raise

@@ -106,6 +106,8 @@ def serve(
     if database_url is not None:
         options = " …"  # the URL may hold a password
     announce = partial(show_start_page, bootstrap_options=options)
+    # gRPC would add lines of its own to the one that tells why it cannot listen.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _run(app.serve(settings, announce, show_operator_key=sys.stdout.isatty()))
 
 
@@ -130,7 +132,7 @@ def bootstrap(
     settings = _settings(
         listen, data_dir, database_url, peppers_file, tls_cert, tls_key, tls_client_ca, allow_plaintext=allow_plaintext
     )
-    operator_key = _run(app.bootstrap(settings, another=another))
+    operator_key = _run(app.interruptible(app.bootstrap(settings, another=another)))
     if operator_key is None:
         typer.echo("There is an operator key already; --another creates one more.", err=True)
         raise typer.Exit(ExitCode.REFUSED)
@@ -149,7 +151,7 @@ def migrate(
     from keysvc import app  # noqa: PLC0415 (as above)
 
     settings = _settings(_LISTEN_DEFAULT, data_dir, database_url, None, None, None, None, needs_peppers=False)
-    before, now = _run(app.migrate_database(settings))
+    before, now = _run(app.interruptible(app.migrate_database(settings)))
     if before == now:
         typer.echo(f"The database has schema {now} already.")
     else:
@@ -198,6 +200,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except StartError as error:
         raise _refused(error) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception as error:
         import structlog  # noqa: PLC0415 (as above)
 

@@ -6,9 +6,9 @@ from typing import Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from keysvc.rpc.door import Door
+from keysvc.rpc.reflection import add_reflection
 from keysvc.v1 import audit_service_pb2, key_service_pb2, usage_service_pb2, workspace_service_pb2
 
 MESSAGE_BYTES_MAX: Final = 1 << 20
@@ -20,8 +20,6 @@ CONTRACT: Final = (
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
 )
 """The services of the contract."""
-
-_REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +64,7 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._add_reflection()
-
-    def _add_reflection(self) -> None:
-        """Reflection, in both versions: their messages are the same on the wire."""
-        names = [descriptor.full_name for descriptor in CONTRACT]
-        names += [health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1]
-        servicer = reflection.aio.ReflectionServicer(names)
-        handler = grpc.stream_stream_rpc_method_handler(
-            servicer.ServerReflectionInfo,
-            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-        )
-        self._server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
-                for name in (reflection.SERVICE_NAME, _REFLECTION_V1)
-            ]
-        )
+        add_reflection(self._server, [descriptor.full_name for descriptor in CONTRACT] + [health.SERVICE_NAME])
 
     async def start(self, address: str, tls: Tls | None) -> int:
         """Listen, and say in the health service that we do; the port, which is new if ``address`` asked for port 0.
@@ -102,7 +83,7 @@ class Server:
         except RuntimeError:
             port = 0
         if port == 0:
-            raise OSError(f"cannot listen on {address}: is the port taken, or a certificate file no PEM?")
+            raise OSError(f"cannot listen on {address}")
         await self._server.start()
         for name in ("", *(descriptor.full_name for descriptor in CONTRACT)):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import psycopg
+import structlog
 from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -21,6 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from keysvc.core.errors import LimitReached, Unavailable
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("keysvc.store")
 
 ATTEMPTS_MAX: Final = 4
 WAITING_MAX: Final = 1_000
@@ -45,6 +48,31 @@ def connect_arguments(application_name: str, limit_seconds: float) -> dict[str, 
     }
 
 
+class Reachability:
+    """Tells the log when the database goes away and when it is back, once each.
+
+    Parameters:
+        purpose: whose connections these are.
+    """
+
+    def __init__(self, purpose: str) -> None:
+        self._purpose = purpose
+        self._was_reached = False
+        self._is_told = False
+
+    def lost(self) -> None:
+        """Something found the database away. Before it was ever reached whoever starts keysvc hears of that instead."""
+        if self._was_reached and not self._is_told:
+            _log.error("database away", purpose=self._purpose)
+            self._is_told = True
+
+    def found(self) -> None:
+        """Something got an answer."""
+        if self._is_told:
+            _log.info("database back", purpose=self._purpose)
+        self._was_reached, self._is_told = True, False
+
+
 class Database:
     """A pool of connections for everything but the look-ups of Verify.
 
@@ -54,10 +82,11 @@ class Database:
         connections_max: how many pieces of work there may be at once.
     """
 
-    def __init__(self, url: str, *, limit_seconds: float = 1.2, connections_max: int = 5) -> None:
+    def __init__(self, url: str, *, limit_seconds: float, connections_max: int = 5) -> None:
         self._limit_seconds = limit_seconds
         self._free = connections_max
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._reachability = Reachability("changes and lists")
 
         async def connect() -> psycopg.AsyncConnection[Any]:
             return await psycopg.AsyncConnection.connect(url, **connect_arguments("keysvc", limit_seconds))
@@ -112,11 +141,15 @@ class Database:
         else:
             raise LimitReached("too much work is waiting for the database")
         try:
-            return await self._attempts(work, commit=commit)
+            result = await self._attempts(work, commit=commit)
         except Unavailable as error:
+            self._reachability.lost()
             while self._waiting:
                 self._waiting.popleft().set_exception(Unavailable(error.message))
             raise
+        else:
+            self._reachability.found()
+            return result
         finally:
             if self._waiting:
                 self._waiting.popleft().set_result(None)

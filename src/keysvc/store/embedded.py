@@ -11,6 +11,8 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -52,13 +54,20 @@ class EmbeddedPostgres:
         owned: False for a guest.
     """
 
-    __slots__ = ("_lock", "_postmaster", "owned", "url")
+    __slots__ = ("_launch", "_lock", "_postmaster", "owned", "url")
 
-    def __init__(self, url: str, lock: int | None = None, postmaster: "Postmaster | None" = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        lock: int | None = None,
+        postmaster: "Postmaster | None" = None,
+        launch: "Callable[..., Postmaster] | None" = None,
+    ) -> None:
         self.url = url
         self.owned = lock is not None
         self._lock = lock
         self._postmaster = postmaster
+        self._launch = launch
 
     @classmethod
     def start(cls, data_dir: Path, *, share: bool = False, durable: bool = True) -> Self:
@@ -93,11 +102,26 @@ class EmbeddedPostgres:
                 time.sleep(_POLL_SECONDS)
             with contextlib.ExitStack() as undo:
                 undo.callback(os.close, lock)
-                postmaster = embedded_postmaster.run(data_dir, durable=durable)
+                launch = partial(embedded_postmaster.run, data_dir, durable=durable)
+                postmaster = launch()
                 undo.pop_all()
         except (OSError, psycopg.Error) as error:
             raise EmbeddedError(f"the embedded database in {data_dir} cannot be used: {error}") from error
-        return cls(postmaster.record.url, lock, postmaster)
+        return cls(postmaster.record.url, lock, postmaster, launch)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the server of an owner has ended by itself: somebody killed it."""
+        return self._lock is not None and self._postmaster is not None and not self._postmaster.is_alive()
+
+    def revive(self) -> None:
+        """Start a server that is dead again, at the same address. Blocks for seconds. Raises EmbeddedError."""
+        if self._postmaster is None or self._launch is None:
+            return
+        try:
+            self._postmaster = self._launch(socket_dir=self._postmaster.record.socket_dir)
+        except (OSError, psycopg.Error) as error:
+            raise EmbeddedError(f"the embedded database does not start again: {error}") from error
 
     def stop(self) -> None:
         """Stop the server and let go of the folder; blocks for at most 5 s.

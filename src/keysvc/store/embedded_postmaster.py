@@ -50,7 +50,7 @@ class Postmaster:
     def wait_ready(self) -> bool:
         """Wait until it accepts connections; False if it ends first, or needs too long."""
         deadline = time.monotonic() + _READY_SECONDS_MAX
-        while self._alive() and time.monotonic() < deadline:
+        while self.is_alive() and time.monotonic() < deadline:
             record = Record.read(self._cluster)
             if record is not None and record.pid == self._process.pid and record.ready:
                 self.record = record
@@ -67,13 +67,14 @@ class Postmaster:
                 for each in (self._process, *backends):
                     each.send_signal(how)
             deadline = time.monotonic() + seconds
-            while self._alive() and time.monotonic() < deadline:
+            while self.is_alive() and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)
-            if not self._alive():
+            if not self.is_alive():
                 break
         self.record.remove_socket_dir()
 
-    def _alive(self) -> bool:
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
         if isinstance(self._process, psutil.Popen):
             return self._process.poll() is None
         try:
@@ -113,10 +114,13 @@ class _Runner(NamedTuple):
         return folder
 
 
-def run(data_dir: Path, *, durable: bool) -> Postmaster:
+def run(data_dir: Path, *, durable: bool, socket_dir: Path | None = None) -> Postmaster:
     """Adopt the server that a killed owner left in a folder, or launch one, and see to it that it has our database.
 
     If that fails, no server is left behind.
+
+    Parameters:
+        socket_dir: where a launched server shall listen, so that those who knew a dead one find it; None: a new folder.
     """
     cluster, log = data_dir / "cluster", data_dir / "postgres.log"
     with contextlib.ExitStack() as undo:
@@ -130,7 +134,7 @@ def run(data_dir: Path, *, durable: bool) -> Postmaster:
             runner = _runner(cluster, programs)
             if not cluster.exists():
                 _create(cluster, log, programs, runner, durable=durable)
-            postmaster = _launch(cluster, log, programs, runner, durable=durable)
+            postmaster = _launch(cluster, log, programs, runner, durable=durable, socket_dir=socket_dir)
             undo.callback(postmaster.end)
         ensure_database(postmaster.record.admin_url)
         undo.pop_all()
@@ -170,13 +174,18 @@ def _create(cluster: Path, log: Path, programs: Path, runner: _Runner, *, durabl
     os.close(folder)
 
 
-def _launch(cluster: Path, log: Path, programs: Path, runner: _Runner, *, durable: bool) -> Postmaster:
+def _launch(  # noqa: PLR0913 (all that a launch needs)
+    cluster: Path, log: Path, programs: Path, runner: _Runner, *, durable: bool, socket_dir: Path | None
+) -> Postmaster:
     """Start the server and wait until it is ready."""
+    wanted = socket_dir
     deadline = time.monotonic() + _ORPHANS_SECONDS_MAX
     while True:
         _disown(cluster)
         os.truncate(log, 0)
         socket_dir = runner.make_private(SOCKET_DIR_PREFIX, _socket_root())
+        if wanted is not None:
+            socket_dir = socket_dir.rename(wanted)  # fails if somebody has taken the name
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(socket_dir),

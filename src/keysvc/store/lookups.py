@@ -20,7 +20,7 @@ from keysvc.core.keystring import Environment
 from keysvc.core.revision import Revision
 from keysvc.core.scope import capped, role_grants
 from keysvc.core.verdict import Record, Snapshot
-from keysvc.store.database import abandon, connect_arguments
+from keysvc.store.database import Reachability, abandon, connect_arguments
 
 WAITING_MAX: Final = 10_000
 BATCH_MAX: Final = 1_000
@@ -44,13 +44,14 @@ class Lookups:
         gather_seconds: how long look-ups collect while it is busy.
     """
 
-    def __init__(self, url: str, *, limit_seconds: float = 0.75, gather_seconds: float = 0.002) -> None:
+    def __init__(self, url: str, *, limit_seconds: float, gather_seconds: float = 0.002) -> None:
         self._url = url
         self._limit_seconds = limit_seconds
         self._gather_seconds = gather_seconds
         self._waiting: dict[str, asyncio.Future[Snapshot]] = {}
         self._drain: asyncio.Task[None] | None = None
         self._connection: psycopg.AsyncConnection[TupleRow] | None = None
+        self._reachability = Reachability("verify")
 
     async def find(self, secret_id: str) -> Snapshot:
         """Read one secret with its key and workspace, in a statement sent after this call began.
@@ -109,11 +110,15 @@ class Lookups:
                 self._connection = None
                 break
             try:
-                return task.result()
+                snapshots = task.result()
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 if self._connection is not None:
                     self._connection.pgconn.finish()
                     self._connection = None
+            else:
+                self._reachability.found()
+                return snapshots
+        self._reachability.lost()
         raise Unavailable("the database cannot be reached")
 
     async def _select(self, ids: list[str]) -> dict[str, Snapshot]:

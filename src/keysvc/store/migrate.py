@@ -18,8 +18,8 @@ SERVER_VERSION_MIN: Final = 140_000
 CONNECT_SECONDS_MAX: Final = 5
 
 
-class ServerTooOldError(Exception):
-    """The database server is older than keysvc supports."""
+class UnfitDatabaseError(Exception):
+    """This version of keysvc cannot use the database: its server is too old, or its schema too new."""
 
 
 def _config() -> Config:
@@ -55,6 +55,8 @@ def migrate(url: str) -> tuple[str | None, str]:
     with _engine(url).begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         before = _read_schema(connection)
+        if before is not None and before > newest_schema():
+            raise UnfitDatabaseError(f"the database has schema {before}, newer than this version's {newest_schema()}")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         return before, newest_schema()
@@ -74,5 +76,5 @@ def _read_schema(connection: Connection) -> str | None:
     """The schema of the database behind a connection."""
     server_version = connection.connection.driver_connection.info.server_version  # type: ignore[union-attr]
     if server_version < SERVER_VERSION_MIN:
-        raise ServerTooOldError(f"PostgreSQL {server_version // 10000} is too old: keysvc needs 14 or newer")
+        raise UnfitDatabaseError(f"PostgreSQL {server_version // 10000} is too old: keysvc needs 14 or newer")
     return MigrationContext.configure(connection).get_current_revision()

@@ -28,7 +28,7 @@ _MESSAGES: Final = {
     Verdict.SUSPENDED: "the key is suspended",
     Verdict.WORKSPACE_SUSPENDED: "the workspace is suspended",
     Verdict.EXPIRED: "the key has expired or its secret has retired",
-    Verdict.IP_NOT_ALLOWED: "the key may not be used from this address",
+    Verdict.IP_NOT_ALLOWED: "the key may not be used from this address, or no address was told",
     Verdict.INSUFFICIENT_SCOPE: "the key does not grant all required scopes",
 }
 
