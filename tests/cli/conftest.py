@@ -9,10 +9,10 @@ from typing import Protocol
 
 import grpc
 import pytest
-from tests.cli.peer import Peer, add_services
 
 from keysvc.cli.connection import CLIENT_VARIABLES
 from keysvc.cli.main import main
+from tests.cli.peer import Peer, add_services
 
 API_KEY = "the-key-of-the-caller"
 

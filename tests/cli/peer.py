@@ -82,7 +82,7 @@ class Peer:
         assert callable(answer)
         return answer(request, context)
 
-    def serve(self, servicer: type) -> Any:  # noqa: ANN401 (what the type says)
+    def serve(self, servicer: type) -> Any:
         """A servicer of the contract, all of whose methods ask this peer."""
         methods = [name for name in vars(servicer) if not name.startswith("_")]
 

@@ -32,7 +32,7 @@ def duration(**parts: float) -> Duration:
     return message
 
 
-def key(**fields: Any) -> Key:  # noqa: ANN401 (as the message takes them)
+def key(**fields: Any) -> Key:
     """A key."""
     message = Key(
         id=KEY_ID,
@@ -49,7 +49,7 @@ def key(**fields: Any) -> Key:  # noqa: ANN401 (as the message takes them)
     return message
 
 
-def receipt(**fields: Any) -> Receipt:  # noqa: ANN401 (as above)
+def receipt(**fields: Any) -> Receipt:
     """A receipt: complete, unless the fields say something else."""
     message = Receipt(
         revision=REVISION, state=Receipt.STATE_COMPLETE, path=Receipt.PATH_ACK, waited=duration(milliseconds=3)
@@ -58,14 +58,14 @@ def receipt(**fields: Any) -> Receipt:  # noqa: ANN401 (as above)
     return message
 
 
-def workspace(**fields: Any) -> Workspace:  # noqa: ANN401 (as above)
+def workspace(**fields: Any) -> Workspace:
     """A workspace."""
     message = Workspace(name="acme-corp/sales", state=Workspace.STATE_ACTIVE, create_time=from_now(days=-30))
     message.MergeFrom(Workspace(**fields))
     return message
 
 
-def event(**fields: Any) -> AuditEvent:  # noqa: ANN401 (as above)
+def event(**fields: Any) -> AuditEvent:
     """An audit event."""
     message = AuditEvent(
         id="0198a6c2-7b3e-7c4d-9a1e-00000000ffff",

@@ -1,11 +1,10 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+from keysvc.v1.audit_service_pb2 import ListAuditEventsRequest, ListAuditEventsResponse
 from tests.cli.conftest import Run
 from tests.cli.peer import Peer
 from tests.cli.sample import KEY_ID, OTHER_KEY_ID, event
-
-from keysvc.v1.audit_service_pb2 import ListAuditEventsRequest, ListAuditEventsResponse
 
 
 def test_list_sends_every_filter(peer: Peer, run: Run) -> None:

@@ -7,27 +7,27 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.cli.conftest import API_KEY, Run
-from tests.cli.peer import Peer, add_services
-from tests.cli.sample import workspace
 
 from keysvc.cli.connection import CLIENT_VARIABLES, Connection, ConnectionOptions
 from keysvc.cli.failure import ExitCode, Failure
 from keysvc.v1.workspace_service_pb2 import GetWorkspaceResponse
+from tests.cli.conftest import API_KEY, Run
+from tests.cli.peer import Peer, add_services
+from tests.cli.sample import workspace
 
 # Of localhost, signed by itself: authority, server and client at once.
 CERTIFICATE = Path(__file__).parent / "tls" / "certificate.pem"
 KEY = Path(__file__).parent / "tls" / "key.pem"
 
 
-def options(**given: Any) -> ConnectionOptions:  # noqa: ANN401 (as the options are)
+def options(**given: Any) -> ConnectionOptions:
     """What was said on the command line."""
     nothing: dict[str, Any] = dict.fromkeys(("address", "api_key_file", "tls_ca", "tls_client_cert", "tls_client_key"))
     nothing |= {"timeout": timedelta(seconds=10), "tls": False, "allow_plaintext": False}
     return ConnectionOptions(**(nothing | given))
 
 
-def connect(environment: dict[str, str] | None = None, **given: Any) -> Connection:  # noqa: ANN401 (as above)
+def connect(environment: dict[str, str] | None = None, **given: Any) -> Connection:
     """A connection of a caller with a key."""
     return Connection.from_options(options(**given), {"KEYSVC_API_KEY": API_KEY} | (environment or {}))
 

@@ -3,9 +3,6 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from tests.cli.conftest import API_KEY, Run
-from tests.cli.peer import Peer, Refusal
-from tests.cli.sample import KEY_ID, KEY_STRING, OTHER_KEY_ID, REVISION, SECRET_ID, duration, from_now, key, receipt
 
 from keysvc.v1 import key_pb2, receipt_pb2
 from keysvc.v1.key_service_pb2 import (
@@ -20,6 +17,9 @@ from keysvc.v1.key_service_pb2 import (
     SuspendRequest,
     SuspendResponse,
 )
+from tests.cli.conftest import API_KEY, Run
+from tests.cli.peer import Peer, Refusal
+from tests.cli.sample import KEY_ID, KEY_STRING, OTHER_KEY_ID, REVISION, SECRET_ID, duration, from_now, key, receipt
 
 CREATE = ("keys", "create", "--workspace", "acme-corp/sales", "--name", "PDF export", "--env", "live")
 NOT_FOUND = Refusal(grpc.StatusCode.NOT_FOUND, "There is no such key.", "NOT_FOUND")

@@ -8,12 +8,12 @@ import threading
 import grpc
 import pytest
 import typer
-from tests.cli.conftest import Run
-from tests.cli.peer import Peer
-from tests.cli.sample import KEY_ID, OTHER_KEY_ID, key, receipt
 
 from keysvc.cli.main import app
 from keysvc.v1.key_service_pb2 import GetResponse, ListResponse, RevokeResponse
+from tests.cli.conftest import Run
+from tests.cli.peer import Peer
+from tests.cli.sample import KEY_ID, OTHER_KEY_ID, key, receipt
 
 COMMAND = [sys.executable, "-m", "keysvc"]
 

@@ -2,13 +2,13 @@ import json
 import re
 
 import pytest
-from tests.cli.conftest import Run
-from tests.cli.peer import Peer
-from tests.cli.sample import KEY_ID, KEY_STRING, from_now, key
 
 from keysvc.cli.text import clean, hide_key_strings
 from keysvc.v1 import key_pb2
 from keysvc.v1.key_service_pb2 import CreateResponse, GetResponse, ListResponse
+from tests.cli.conftest import Run
+from tests.cli.peer import Peer
+from tests.cli.sample import KEY_ID, KEY_STRING, from_now, key
 
 HOSTILE = (
     "\x1b[31mred",

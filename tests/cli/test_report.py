@@ -5,12 +5,12 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from tests.cli.conftest import Run
-from tests.cli.peer import Peer, Refusal
-from tests.cli.sample import KEY_ID, KEY_STRING, key
 
 from keysvc.cli.report import spell
 from keysvc.v1.key_service_pb2 import GetResponse, RevokeResponse
+from tests.cli.conftest import Run
+from tests.cli.peer import Peer, Refusal
+from tests.cli.sample import KEY_ID, KEY_STRING, key
 
 CREATE = ("keys", "create", "--workspace", "acme-corp/sales", "--name", "PDF export", "--env", "live")
 BAD = Refusal(

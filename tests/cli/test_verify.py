@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from tests.cli.conftest import Run
-from tests.cli.peer import Peer, Refusal
-from tests.cli.sample import KEY_ID, KEY_STRING, REVISION, SECRET_ID, from_now
 
 from keysvc.v1 import key_pb2, verify_pb2
 from keysvc.v1.verify_pb2 import VerifyRequest, VerifyResponse
+from tests.cli.conftest import Run
+from tests.cli.peer import Peer, Refusal
+from tests.cli.sample import KEY_ID, KEY_STRING, REVISION, SECRET_ID, from_now
 
 VALID = VerifyResponse(
     verdict=verify_pb2.VERDICT_VALID,

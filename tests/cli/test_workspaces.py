@@ -2,9 +2,6 @@ import json
 
 import grpc
 import pytest
-from tests.cli.conftest import Run
-from tests.cli.peer import Peer, Refusal
-from tests.cli.sample import duration, receipt, workspace
 
 from keysvc.v1 import receipt_pb2
 from keysvc.v1.workspace_service_pb2 import (
@@ -21,6 +18,9 @@ from keysvc.v1.workspace_service_pb2 import (
     UpdateWorkspaceResponse,
     Workspace,
 )
+from tests.cli.conftest import Run
+from tests.cli.peer import Peer, Refusal
+from tests.cli.sample import duration, receipt, workspace
 
 NAME = "acme-corp/sales"
 EVERYTHING = (

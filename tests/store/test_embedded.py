@@ -34,7 +34,7 @@ database.stop()
 """
 
 
-def until(condition: Callable[[], Any], seconds: float = 10) -> Any:  # noqa: ANN401
+def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
     """The first true value of a condition; fails when it takes too long."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -43,7 +43,7 @@ def until(condition: Callable[[], Any], seconds: float = 10) -> Any:  # noqa: AN
     return value
 
 
-def ask(url: str, query: str) -> Any:  # noqa: ANN401
+def ask(url: str, query: str) -> Any:
     """The first value that a statement returns, if it returns any."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(query.encode())
