@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import uuid4
@@ -73,7 +73,7 @@ class Limits:
 class Storage:
     """An open database with the schema of this version, and the keys that belong to it."""
 
-    url: str
+    url: str = field(repr=False)
     database: Database
     peppers: Peppers
     keys: DeploymentKeys
@@ -162,8 +162,7 @@ def _check_address(listen: str) -> None:
 async def interruptible(work: Coroutine[Any, Any, T]) -> T:
     """Run a command that takes down what it built also when SIGINT or SIGTERM end it: they cancel it."""
     command = asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, command.cancel)
+    _on_stop(command.cancel)
     return await command
 
 
@@ -341,8 +340,14 @@ def _unusable(error: DBAPIError | psycopg.Error) -> StartError:
 
 
 def _stop_signal() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set."""
+    """An event that is set when somebody wants us to stop."""
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    _on_stop(stopped.set)
     return stopped
+
+
+def _on_stop(act: Callable[[], object]) -> None:
+    """Call ``act`` when a signal wants us to stop: Ctrl-C, SIGTERM, or a terminal that closed (but not ``nohup``)."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, act)

@@ -1,26 +1,17 @@
 """Logs: one structured line for each thing worth telling, to standard error. Pretty on a terminal, else JSON.
 
-Whatever looks like a key string is cut to its hint on the way out, wherever it stands: in values, messages and
+Whatever looks like a key string is cut to brand, environment and version, wherever it stands: in values, messages and
 tracebacks, ours or those of libraries.
 """
 
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 import structlog
 
-from keysvc.core.keystring import PATTERN
-
-_KEY_STRING: Final = re.compile(rf"({PATTERN[: PATTERN.index('[0-9A-Za-z]')]})[0-9A-Za-z]{{20,}}")
-"""Key strings, and most of one: a piece is worth hiding too."""
-
-
-def redact(text: str) -> str:
-    """Replace all key strings in a text."""
-    return _KEY_STRING.sub(r"\1…", text)
+from keysvc.core.keystring import redact
 
 
 def _redact_event(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -73,6 +64,8 @@ def configure(stream: TextIO | None = None) -> None:
             foreign_pre_chain=shared,
         )
     )
+    # A record that cannot be formatted would be printed as it is, unredacted.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

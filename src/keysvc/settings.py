@@ -8,7 +8,7 @@ import secrets
 import ssl
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +57,7 @@ class Settings:
     Parameters:
         listen: ``host:port``; port 0 takes a free one.
         data_dir: folder of the embedded database; None: ``.keysvc``. Not together with ``database_url``.
-        database_url: whatever libpq takes.
+        database_url: ``postgresql://…``; not shown, it may hold a password.
         peppers: given ones; None: those of the embedded database's folder.
         needs_peppers: the command handles keys.
         tls_cert, tls_key, tls_client_ca: PEM files.
@@ -69,7 +69,7 @@ class Settings:
 
     listen: str = "127.0.0.1:50051"
     data_dir: Path | None = None
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
     peppers: Peppers | None = None
     needs_peppers: bool = True
     tls_cert: Path | None = None
@@ -151,6 +151,9 @@ def own_peppers(data_dir: Path) -> Peppers:
             os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):
                 os.link(file.name, path)
+        folder = os.open(data_dir, os.O_RDONLY)
+        os.fsync(folder)  # or a power cut could undo the link
+        os.close(folder)
     peppers = read_peppers(None, path)
     if peppers is None:
         raise SettingError(f"{path} has no pepper")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from keysvc.core import errors
-from keysvc.core.errors import InvalidArgument, KeysvcError, NotFound, Unavailable, Violation, Violations
+from keysvc.core.errors import InvalidArgument, KeysvcError, NotFound, Overloaded, Unavailable, Violation, Violations
 
 
 def family(parent: type[KeysvcError] = KeysvcError) -> Iterator[type[KeysvcError]]:
@@ -87,4 +87,4 @@ def test_a_request_can_be_bad_as_a_whole() -> None:
 def test_waiting_helps_where_nothing_could_be_decided() -> None:
     """Only then a caller is told to try again, and when."""
     assert Unavailable("x").retry_after_seconds == 1.0
-    assert {error for error in family() if hasattr(error, "retry_after_seconds")} == {Unavailable}
+    assert {error for error in family() if error.retry_after_seconds is not None} == {Overloaded, Unavailable}

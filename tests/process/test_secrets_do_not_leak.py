@@ -27,6 +27,8 @@ from tests.deployment import WORKSPACE, Client, Refused
 from tests.process.conftest import Used
 from tests.process.running import Serving, run
 
+pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
+
 SECRET = re.compile(r"(?P<random>[0-9A-Za-z]{43})[0-9A-Za-z]{6}$")
 """The random part of a key string, before its tag."""
 

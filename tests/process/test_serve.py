@@ -32,6 +32,8 @@ from tests.process.running import (
     until,
 )
 
+pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
+
 ENDINGS = [
     pytest.param(signal.SIGINT, False, id="SIGINT"),
     pytest.param(signal.SIGTERM, False, id="SIGTERM"),
@@ -69,7 +71,7 @@ def test_the_first_start_shows_the_operator_key_once_and_its_commands_work(data_
         address = second.ready()
         assert re.search(PATTERN, second.out) is None
         assert "Operator key" not in second.out
-        assert second.commands() == ""
+        assert "workspaces create" not in second.out
         assert caller_is_known(address, key_string)
         second.stop(signal.SIGINT, group=True)
 
@@ -125,7 +127,7 @@ def test_a_signal_stops_everything_and_the_database_last(used: Used, number: sig
         port_when_database_ended: list[bool] = []
 
         def watch() -> None:
-            until(lambda: not database.is_running() or database.status() == psutil.STATUS_ZOMBIE, pause=0.001)
+            until(lambda: not database.is_running() or database.status() == psutil.STATUS_ZOMBIE, pause=0.003)
             with socket.socket() as probe:
                 port_when_database_ended.append(probe.connect_ex((host, int(port))) == 0)
 
@@ -215,7 +217,7 @@ def test_a_signal_during_the_first_start_stops_everything(
 ) -> None:
     """Whatever has begun is taken down, in 5 s; the exit is a good one, without an error in the log."""
     with Serving("--data-dir", data_dir) as server:
-        until(lambda: moment(data_dir), pause=0.001)
+        until(lambda: moment(data_dir), pause=0.003)
         seconds = server.stop(number, group=group)
         assert not processes_of(data_dir)
     assert seconds < PATIENCE * STOP_SECONDS
@@ -267,7 +269,7 @@ def test_a_signal_during_a_start_after_kill_9_stops_everything(kept: tuple[Used,
     used, _ = kept
     owner = used.folder / "owner.lock"
     with Serving("--data-dir", used.folder) as server:
-        until(lambda: owner.read_text().strip() == str(server.pid), pause=0.001)
+        until(lambda: owner.read_text().strip() == str(server.pid), pause=0.003)
         server.stop(signal.SIGINT)
         assert not processes_of(used.folder)
 
@@ -286,7 +288,7 @@ def test_a_killed_database_comes_back_by_itself(used: Used) -> None:
 def test_a_terminated_command_leaves_no_database_behind(data_dir: Path) -> None:
     """A `bootstrap` (or `migrate`) that owns the database while it runs takes it along, also on SIGTERM."""
     with Serving("--data-dir", data_dir, command="bootstrap") as running:
-        until(lambda: exists("cluster/postmaster.pid")(data_dir), pause=0.001)
+        until(lambda: exists("cluster/postmaster.pid")(data_dir), pause=0.003)
         running.process.send_signal(signal.SIGTERM)
         running.ended(PATIENCE * STOP_SECONDS)
         until(lambda: not processes_of(data_dir), STOP_SECONDS)

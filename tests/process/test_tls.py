@@ -11,7 +11,10 @@ import pytest
 
 from tests.process.running import Serving, copy_of, refusal, run, short_folder
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make certificates with")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make certificates with"),
+    pytest.mark.timeout(180),  # on a busy machine each of many processes takes its time
+]
 
 
 class Authority(NamedTuple):

@@ -14,6 +14,8 @@ from keysvc.v1 import verify_pb2, workspace_service_pb2
 from tests.deployment import Client, Refused
 from tests.process.running import Serving, copy_of, run
 
+pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
+
 ROUNDS = 100
 
 

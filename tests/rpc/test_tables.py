@@ -54,6 +54,7 @@ CODE_OF_REASON = {
     "ETAG_MISMATCH": "ABORTED",
     "FAILED_PRECONDITION": "FAILED_PRECONDITION",
     "LIMIT_REACHED": "RESOURCE_EXHAUSTED",
+    "OVERLOADED": "RESOURCE_EXHAUSTED",
     "UNAVAILABLE": "UNAVAILABLE",
     "NOT_BUILT": "UNIMPLEMENTED",
 }
@@ -202,7 +203,7 @@ def test_a_status_has_the_documented_details(error: type[KeysvcError]) -> None:
     else:
         assert status.message == "a sentence"
         assert dict(info.metadata) == {"key_id": "a", "permission": "verify"}
-    if error is errors.Unavailable:
+    if error in {errors.Overloaded, errors.Unavailable}:
         assert details.pop("RetryInfo").retry_delay.ToMilliseconds() == 1000
     assert details == {}
 

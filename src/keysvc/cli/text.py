@@ -12,7 +12,7 @@ _JOINERS = "\u200c\u200d"
 _STEERING = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
 # Wider than what keysvc mints, so that most of a key string is hidden too.
-_KEY_STRING = re.compile(r"([a-z][a-z0-9_]{0,15}_(?:live|test)_[0-9A-Za-z]{8})[0-9A-Za-z]{16,}")
+_KEY_STRING = re.compile(r"((?:[a-z][a-z0-9_]{0,15}_)?(?:live|test)_[0-9A-Za-z]{8})[0-9A-Za-z]{16,}")
 
 
 def steers(character: str) -> bool:

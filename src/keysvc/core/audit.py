@@ -52,7 +52,7 @@ class AuditEvent:
 
 def set_fields(snapshot: dict[str, Any]) -> dict[str, Any]:
     """What of a snapshot says anything: a creation is told by the fields that were given."""
-    return {name: value for name, value in snapshot.items() if value not in (None, "", [], {}, False)}
+    return {name: value for name, value in snapshot.items() if value not in (None, "", [], {}) and value is not False}
 
 
 def changed_fields(before: dict[str, Any], after: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,6 +16,8 @@ class KeysvcError(Exception):
     """
 
     reason: ClassVar[str]
+    retry_after_seconds: ClassVar[float | None] = None
+    """After how long it may be worth while to try again; None: waiting does not help."""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
@@ -95,9 +97,16 @@ class FailedPrecondition(KeysvcError):
 
 
 class LimitReached(KeysvcError):
-    """A limit does not allow more: keys of a workspace, or work waiting in the server."""
+    """A limit does not allow more: keys of a workspace."""
 
     reason = "LIMIT_REACHED"
+
+
+class Overloaded(KeysvcError):
+    """Too much work is waiting in this server; nothing was done."""
+
+    reason = "OVERLOADED"
+    retry_after_seconds = 1.0
 
 
 class Unavailable(KeysvcError):

@@ -32,13 +32,14 @@ _TAG_CHARACTERS = 6
 _HINT_CHARACTERS = 8
 
 PATTERN: Final = (
-    rf"[a-z][a-z0-9_]{{0,15}}_(?:live|test)_{VERSION}"
-    rf"[0-9A-Za-z]{{{_ID_CHARACTERS + _SECRET_CHARACTERS + _TAG_CHARACTERS}}}"
+    rf"\b[a-z][a-z0-9_]{{0,15}}_(?:live|test)_{VERSION}"
+    rf"[0-9A-Za-z]{{{_ID_CHARACTERS + _SECRET_CHARACTERS + _TAG_CHARACTERS}}}\b"
 )
-"""The published shape of a key string, for secret scanners and redaction."""
+"""The published shape of a key string, for secret scanners: anchored, so that it matches whole words alone."""
 
 _SHAPE = re.compile(PATTERN)
-_SOMEWHERE = re.compile(PATTERN.replace("[a-z][a-z0-9_]{0,15}_", "_", 1))
+_SOMEWHERE = re.compile(PATTERN.removeprefix(r"\b[a-z][a-z0-9_]{0,15}").removesuffix(r"\b"))
+_PIECE = re.compile(rf"((?:live|test)_{VERSION})[0-9A-Za-z]{{20,}}")
 _SECRET_ID = re.compile(rf"[0-9A-Za-z]{{{_ID_CHARACTERS}}}")
 
 
@@ -129,6 +130,11 @@ def parse_secret_id(text: str) -> str:
 def is_key_string_in(text: str) -> bool:
     """Whether a text has a key string in it. What is kept must not: somebody pasted the wrong thing."""
     return _SOMEWHERE.search(text) is not None
+
+
+def redact(text: str) -> str:
+    """Cut all key strings in a text, and large pieces of one: what follows brand, environment and version."""
+    return _PIECE.sub(r"\1…", text)
 
 
 def find_secret_id(text: str, tag_key: bytes) -> str | None:

@@ -6,8 +6,11 @@ A digest is HMAC-SHA-256(pepper, whole key string). Slow password hashes are not
 import hmac
 import re
 from hashlib import sha256
+from typing import Final
 
 from keysvc.core.keystring import KeyString
+
+PEPPER_BYTES: Final = 32
 
 _PEPPER = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -22,6 +25,8 @@ class Peppers:
     def __init__(self, keys: list[bytes]) -> None:
         if not keys:
             raise ValueError("must name at least one pepper")
+        if any(len(key) != PEPPER_BYTES for key in keys):
+            raise ValueError(f"must be peppers of {PEPPER_BYTES} bytes")
         self._keys = {fingerprint(key): key for key in keys}
         if len(self._keys) != len(keys):
             raise ValueError("must not name a pepper twice")

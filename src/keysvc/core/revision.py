@@ -26,7 +26,7 @@ class Revision:
         epoch, _, seq = text.partition(".")
         try:
             revision = cls(UUID(epoch), int(seq))
-            if str(revision) == text:
+            if str(revision) == text and revision.seq >= 0:
                 return revision
         except ValueError:
             pass

@@ -7,6 +7,7 @@ begins with ``pdf.`` and ends with ``.read``, ``pdf.read`` included.
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 SCOPE_CHARACTERS_MAX = 64
 SCOPES_MAX = 100
@@ -76,12 +77,26 @@ def _meet(first: str, second: str) -> str | None:
     return f"{prefix}*{suffix}"
 
 
-def capped(grants: Iterable[str], allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """What of ``grants`` is left under ``allowed`` (empty: everything), without repetitions, sorted."""
-    grants = set(grants)
+@lru_cache(maxsize=4096)
+def capped(grants: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """What of ``grants`` is left under ``allowed`` (empty: everything), without repetitions, sorted.
+
+    Remembered, since the same few roles and caps come again with every key, and a hundred of each take a while.
+    """
+    left = set(grants)
     if allowed:
-        grants = {both for grant in grants for cap in allowed if (both := _meet(grant, cap))}
-    return tuple(sorted(g for g in grants if not any(g != other and covers(other, g) for other in grants)))
+        left = {both for grant in left for cap in set(allowed) if (both := _meet(grant, cap))}
+    return tuple(sorted(grant for grant in left if not _is_covered(grant, left)))
+
+
+def _is_covered(grant: str, grants: set[str]) -> bool:
+    """Whether another one of ``grants`` covers this one; asks for the few that could, however many there are."""
+    prefix, suffix = _ends(grant) if "*" in grant else (grant, grant)
+    prefixes = [prefix[:end] for end in range(len(prefix) + 1) if not end or prefix[end - 1] == "."]
+    suffixes = [suffix[start:] for start in range(len(suffix) + 1) if start == len(suffix) or suffix[start] == "."]
+    return any(
+        wider != grant and wider in grants for wider in (f"{first}*{last}" for first in prefixes for last in suffixes)
+    )
 
 
 def role_grants(role: str, roles: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:

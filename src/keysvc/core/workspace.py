@@ -116,7 +116,7 @@ class Workspace:
 def span_text(span: timedelta) -> str:
     """A span of time for people, such as ``90 days`` or ``3600 seconds``."""
     seconds = span.total_seconds()
-    return f"{span.days} days" if span == timedelta(days=span.days) else f"{seconds:g} seconds"
+    return f"{span.days} days" if span == timedelta(days=span.days) else f"{seconds:.15g} seconds"
 
 
 VERIFY_DEPENDS_ON: Final = ("suspended", "allowed_scopes", "roles")

@@ -22,6 +22,7 @@ CODES: Final[dict[type[errors.KeysvcError], grpc.StatusCode]] = {
     errors.EtagMismatch: grpc.StatusCode.ABORTED,
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.NotBuilt: grpc.StatusCode.UNIMPLEMENTED,
 }
@@ -39,7 +40,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     status = _status(code_of(error), error.message, error.reason, error.metadata)
     if isinstance(error, errors.InvalidArgument):
         status.details.append(_packed(_bad_request(error)))
-    if isinstance(error, errors.Unavailable):
+    if error.retry_after_seconds is not None:
         delay = Duration()
         delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))

@@ -5,6 +5,7 @@ A caller is a key of ``keysvc/system``; its permissions are its scopes.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID, uuid4
 
 from keysvc.core.address import Address
@@ -17,6 +18,8 @@ from keysvc.core.scope import capped, grants_cover, role_grants
 from keysvc.core.verdict import Presentation, Verdict
 from keysvc.core.workspace import SYSTEM_WORKSPACE
 from keysvc.service.verifying import Verifying
+
+FOREIGN_TOLD_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,9 @@ class Caller:
             return
         foreign = [grant for grant in grants if not grants_cover(self.grants, grant)]
         if foreign:
-            raise PermissionDenied(f"a caller cannot grant what it does not hold: {', '.join(foreign)}")
+            told = ", ".join(foreign[:FOREIGN_TOLD_MAX])
+            more = f" and {len(foreign) - FOREIGN_TOLD_MAX} more" if len(foreign) > FOREIGN_TOLD_MAX else ""
+            raise PermissionDenied(f"a caller cannot grant what it does not hold: {told}{more}")
 
 
 @dataclass(frozen=True, slots=True)

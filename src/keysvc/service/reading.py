@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from keysvc.core.audit import AuditEvent
@@ -16,6 +16,10 @@ from keysvc.service.callers import Call, is_usable_operator, key_not_found, work
 from keysvc.service.ports import Listings
 
 T = TypeVar("T")
+
+PAGE_BYTES_MAX: Final = 3 << 20
+KEY_BYTES: Final = 2048
+"""More than all of a key that is not counted one by one: ids, names, times, reasons, two secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Reading:
         after = self._position(call, page, Position.parse)
         asked = replace(asked, workspaces=await self._visible(call, workspace))
         keys = await self._listings.list_keys(asked, after, page.size + 1)
-        return self._page(call, page, keys, lambda key: Position(key.create_time, key.id))
+        return self._page(call, page, _within_bytes(keys), lambda key: Position(key.create_time, key.id), len(keys))
 
     async def get_workspace(self, call: Call, name: str) -> Workspace:
         """One workspace.
@@ -136,12 +140,34 @@ class Reading:
         except ValueError as error:
             raise InvalidArgument([Violation("page_token", str(error))]) from error
 
-    def _page(self, call: Call, page: PageRequest, items: Sequence[T], position: Callable[[T], object]) -> Page[T]:
-        """The page of what was read, one item more than fits telling whether anything follows."""
-        if len(items) <= page.size:
+    def _page(
+        self,
+        call: Call,
+        page: PageRequest,
+        items: Sequence[T],
+        position: Callable[[T], object],
+        read: int | None = None,
+    ) -> Page[T]:
+        """The page of what was read, one item more than fits telling whether anything follows.
+
+        Parameters:
+            read: how many items were read, if not all of them are given.
+        """
+        if len(items) <= page.size and read in {None, len(items)}:
             return Page(items, "")
         items = items[: page.size]
         return Page(items, self._tokens.write(str(position(items[-1])), _identity(call, page)))
+
+
+def _within_bytes(keys: list[Key]) -> list[Key]:
+    """The first of the keys that together fit into an answer: gRPC clients take 4 MiB unless told otherwise."""
+    total = 0
+    for index, key in enumerate(keys):
+        texts = (*key.metadata, *key.metadata.values(), *key.scopes, *key.ip_allowlist, *key.tags, *key.workspaces)
+        total += KEY_BYTES + sum(4 * len(text) + 4 for text in texts)
+        if total > PAGE_BYTES_MAX and index:
+            return keys[:index]
+    return keys
 
 
 def _identity(call: Call, page: PageRequest) -> bytes:

@@ -19,7 +19,7 @@ from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from keysvc.core.errors import LimitReached, Unavailable
+from keysvc.core.errors import Overloaded, Unavailable
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ class Database:
 
         Raises:
             Unavailable: the database did not answer in time. With ``commit`` it is then unknown what happened.
-            LimitReached: too much work is waiting.
+            Overloaded: too much work is waiting.
         """
         return await asyncio.shield(self._spawn(self._in_turn(work, commit=commit)))
 
@@ -139,7 +139,7 @@ class Database:
             self._waiting.append(turn)
             await turn
         else:
-            raise LimitReached("too much work is waiting for the database")
+            raise Overloaded("too much work is waiting for the database")
         try:
             result = await self._attempts(work, commit=commit)
         except Unavailable as error:

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from keysvc.core.address import parse_range
-from keysvc.core.errors import LimitReached, Unavailable
+from keysvc.core.errors import Overloaded, Unavailable
 from keysvc.core.keystring import Environment
 from keysvc.core.revision import Revision
 from keysvc.core.scope import capped, role_grants
@@ -58,12 +58,12 @@ class Lookups:
 
         Raises:
             Unavailable: the database did not answer in time.
-            LimitReached: too many look-ups are waiting.
+            Overloaded: too many look-ups are waiting.
         """
         future = self._waiting.get(secret_id)
         if future is None:
             if len(self._waiting) >= WAITING_MAX:
-                raise LimitReached("too many look-ups are waiting")
+                raise Overloaded("too many look-ups are waiting")
             future = self._waiting[secret_id] = asyncio.get_running_loop().create_future()
         if self._drain is None:
             self._drain = asyncio.create_task(self._empty())

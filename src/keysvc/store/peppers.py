@@ -1,6 +1,6 @@
 """Fingerprints of the peppers that this database's digests were made under."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import exists, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -20,7 +20,7 @@ class DeploymentKeys:
         needed: fingerprints of the peppers that secrets which may still be accepted need.
     """
 
-    tag_key: bytes
+    tag_key: bytes = field(repr=False)
     signing: bytes
     needed: frozenset[bytes]
 

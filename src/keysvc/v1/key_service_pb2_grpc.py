@@ -158,7 +158,8 @@ class KeyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out.
+        """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out. A page
+        of large keys can be shorter than asked for; the list has ended when next_page_token is empty.
         Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

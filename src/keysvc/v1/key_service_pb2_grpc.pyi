@@ -61,7 +61,8 @@ class KeyServiceStub:
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
     List: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListRequest, _key_service_pb2.ListResponse]
-    """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out.
+    """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out. A page
+    of large keys can be shorter than asked for; the list has ended when next_page_token is empty.
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
     """
     Update: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.UpdateRequest, _key_service_pb2.UpdateResponse]
@@ -146,7 +147,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
     List: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListRequest, _key_service_pb2.ListResponse]  # type: ignore[assignment]
-    """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out.
+    """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out. A page
+    of large keys can be shorter than asked for; the list has ended when next_page_token is empty.
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
     """
     Update: _aio.UnaryUnaryMultiCallable[_key_service_pb2.UpdateRequest, _key_service_pb2.UpdateResponse]  # type: ignore[assignment]
@@ -246,7 +248,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.ListRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.ListResponse, _abc.Awaitable[_key_service_pb2.ListResponse]]:
-        """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out.
+        """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out. A page
+        of large keys can be shorter than asked for; the list has ended when next_page_token is empty.
         Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
         """
 

@@ -375,7 +375,9 @@ Global___VerifyBatchRequest: _TypeAlias = VerifyBatchRequest  # noqa: Y015
 
 @_typing.final
 class VerifyBatchResponse(_message.Message):
-    """The answers to a batch."""
+    """The answers to a batch. With much metadata they can be larger than the 4 MiB that gRPC clients take by default: 1000
+    answers for keys with 4 KiB of metadata take 5 MiB.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -90,11 +90,13 @@ class Workspace(_message.Message):
 
     @_builtins.property
     def default_ttl(self) -> _duration_pb2.Duration:
-        """Lifetime of keys created without an expiry. Absent: max_ttl, and without that they do not expire."""
+        """Lifetime of keys created without an expiry, at most 36500 days. Absent: max_ttl, and without that they do not
+        expire.
+        """
 
     @_builtins.property
     def max_ttl(self) -> _duration_pb2.Duration:
-        """Longest lifetime that Create accepts. Absent: unlimited."""
+        """Longest lifetime that Create accepts, at most 36500 days. Absent: unlimited."""
 
     @_builtins.property
     def rotation_policy(self) -> Global___RotationPolicy:

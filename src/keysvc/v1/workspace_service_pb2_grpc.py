@@ -110,7 +110,8 @@ class WorkspaceServiceServicer(object):
         """Changes what update_mask names. Narrower allowed scopes and roles cap existing keys at once; a lower max_ttl or
         key_limit applies to what is created afterwards.
         Permission `workspaces.write`. Safe to retry with the etag: a repeat of a success is ABORTED.
-        Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (somebody else changed it: read it again), PERMISSION_DENIED.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (somebody else changed it: read it again), PERMISSION_DENIED,
+        FAILED_PRECONDITION (scopes or roles of `keysvc/system`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

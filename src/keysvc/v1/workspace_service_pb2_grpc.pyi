@@ -56,7 +56,8 @@ class WorkspaceServiceStub:
     """Changes what update_mask names. Narrower allowed scopes and roles cap existing keys at once; a lower max_ttl or
     key_limit applies to what is created afterwards.
     Permission `workspaces.write`. Safe to retry with the etag: a repeat of a success is ABORTED.
-    Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (somebody else changed it: read it again), PERMISSION_DENIED.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (somebody else changed it: read it again), PERMISSION_DENIED,
+    FAILED_PRECONDITION (scopes or roles of `keysvc/system`).
     """
     SuspendWorkspace: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.SuspendWorkspaceRequest, _workspace_service_pb2.SuspendWorkspaceResponse]
     """Refuses all keys of the workspace until ResumeWorkspace.
@@ -96,7 +97,8 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     """Changes what update_mask names. Narrower allowed scopes and roles cap existing keys at once; a lower max_ttl or
     key_limit applies to what is created afterwards.
     Permission `workspaces.write`. Safe to retry with the etag: a repeat of a success is ABORTED.
-    Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (somebody else changed it: read it again), PERMISSION_DENIED.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (somebody else changed it: read it again), PERMISSION_DENIED,
+    FAILED_PRECONDITION (scopes or roles of `keysvc/system`).
     """
     SuspendWorkspace: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.SuspendWorkspaceRequest, _workspace_service_pb2.SuspendWorkspaceResponse]  # type: ignore[assignment]
     """Refuses all keys of the workspace until ResumeWorkspace.
@@ -157,7 +159,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes what update_mask names. Narrower allowed scopes and roles cap existing keys at once; a lower max_ttl or
         key_limit applies to what is created afterwards.
         Permission `workspaces.write`. Safe to retry with the etag: a repeat of a success is ABORTED.
-        Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (somebody else changed it: read it again), PERMISSION_DENIED.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, ABORTED (somebody else changed it: read it again), PERMISSION_DENIED,
+        FAILED_PRECONDITION (scopes or roles of `keysvc/system`).
         """
 
     @_abc_1.abstractmethod
