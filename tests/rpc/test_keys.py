@@ -240,3 +240,16 @@ async def test_what_is_not_built_says_so(operator: Client) -> None:
             await attempt
         assert refused.value.code.name == "UNIMPLEMENTED"
         assert "not built yet" in refused.value.message
+
+
+async def test_a_page_of_large_keys_fits_into_an_answer(operator: Client) -> None:
+    """Keys with 4 KiB of metadata come in shorter pages, that gRPC clients accept as they are, and all of them come."""
+    await asyncio.gather(*(operator.create(metadata={"x": "y" * 4090}) for _ in range(300)))
+    seen: list[str] = []
+    page = await operator.list(workspace=WORKSPACE, page_size=1000)
+    while page.next_page_token:
+        seen += [key.id for key in page.keys]
+        page = await operator.list(workspace=WORKSPACE, page_size=1000, page_token=page.next_page_token)
+    assert len(seen) < 300
+    seen += [key.id for key in page.keys]
+    assert len(seen) == len(set(seen)) == 300

@@ -344,3 +344,18 @@ def test_missing_wheel_is_said_with_the_remedy(data_dir: Path, monkeypatch: pyte
     monkeypatch.delattr("keysvc.store.embedded_postmaster")
     with pytest.raises(EmbeddedError, match=r"psutil.*install keysvc\[embedded\]"):
         EmbeddedPostgres.start(data_dir)
+
+
+def test_a_killed_server_starts_again_at_the_same_address(data_dir: Path) -> None:
+    """Its owner notices, and everybody who knew the address finds the database and its data there again."""
+    database = EmbeddedPostgres.start(data_dir)
+    ask(database.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    assert not database.is_dead
+    postmaster(data_dir).kill()
+    until(lambda: database.is_dead)
+    url = database.url
+    database.revive()
+    assert database.url == url
+    assert ask(url, "SELECT answer FROM kept") == 42
+    database.stop()
+    assert not database.is_dead
