@@ -293,12 +293,16 @@ def open_umask() -> Iterator[None]:
 @pytest.mark.usefixtures("open_umask")
 def test_own_peppers_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
     """The first start makes a pepper of 256 bits with mode 0600, whatever the umask is; every later one finds it."""
-    first = own_peppers(tmp_path)
+    first = own_peppers(tmp_path, is_new=True)
     file = tmp_path / "peppers"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert re.fullmatch(r"[0-9a-f]{64}\n", file.read_text())
     before = file.read_bytes()
-    assert own_peppers(tmp_path).fingerprints == first.fingerprints == (fingerprint(bytes.fromhex(before.decode())),)
+    assert (
+        own_peppers(tmp_path, is_new=True).fingerprints
+        == first.fingerprints
+        == (fingerprint(bytes.fromhex(before.decode())),)
+    )
     assert file.read_bytes() == before
     assert [*tmp_path.iterdir()] == [file]
 
@@ -309,24 +313,24 @@ def test_those_who_make_own_peppers_at_once_agree(tmp_path: Path) -> None:
 
     def start(_: int) -> tuple[bytes, ...]:
         barrier.wait(10)
-        return own_peppers(tmp_path).fingerprints
+        return own_peppers(tmp_path, is_new=True).fingerprints
 
     with ThreadPoolExecutor(8) as pool:
         made = {*pool.map(start, range(8))}
-    assert made == {own_peppers(tmp_path).fingerprints}
+    assert made == {own_peppers(tmp_path, is_new=True).fingerprints}
     assert [*tmp_path.iterdir()] == [tmp_path / "peppers"]
 
 
 def test_every_folder_has_peppers_of_its_own(tmp_path: Path) -> None:
     """They are random."""
     (tmp_path / "other").mkdir()
-    assert own_peppers(tmp_path).fingerprints != own_peppers(tmp_path / "other").fingerprints
+    assert own_peppers(tmp_path, is_new=True).fingerprints != own_peppers(tmp_path / "other", is_new=True).fingerprints
 
 
 def test_own_peppers_may_be_a_list(tmp_path: Path) -> None:
     """A person may put a newer one in front."""
     (tmp_path / "peppers").write_text(LIST)
-    assert own_peppers(tmp_path).fingerprints == (fingerprint(NEW), fingerprint(OLD))
+    assert own_peppers(tmp_path, is_new=True).fingerprints == (fingerprint(NEW), fingerprint(OLD))
 
 
 def test_own_peppers_that_were_spoiled_are_not_made_again(tmp_path: Path) -> None:
@@ -334,7 +338,7 @@ def test_own_peppers_that_were_spoiled_are_not_made_again(tmp_path: Path) -> Non
     file = tmp_path / "peppers"
     file.write_text("spoiled")
     with pytest.raises(SettingError, match="peppers must be"):
-        own_peppers(tmp_path)
+        own_peppers(tmp_path, is_new=True)
     assert file.read_text() == "spoiled"
 
 
@@ -375,3 +379,10 @@ def test_the_lists_of_variables_are_complete() -> None:
     }
     assert set().union(*words.values()) - {"KEYSVC_PORT"} == {*SERVER_VARIABLES, *CLIENT_VARIABLES, *TEST_VARIABLES}
     assert words["cli/server.py"] == set(SERVER_VARIABLES)
+
+
+def test_peppers_that_are_missed_are_not_made_again(tmp_path: Path) -> None:
+    """A new file would hide that the peppers which keys need are lost."""
+    with pytest.raises(SettingError, match="cannot read the peppers"):
+        own_peppers(tmp_path, is_new=False)
+    assert list(tmp_path.iterdir()) == []

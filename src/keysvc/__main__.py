@@ -10,6 +10,8 @@ def main() -> int:
     except ModuleNotFoundError as error:
         print(f"keysvc: there is no {error.name}: install keysvc[server] for the command line", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:  # while Python still loads
+        return 130
     return run()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,7 +36,7 @@ from keysvc.store.embedded import EmbeddedError, EmbeddedPostgres
 from keysvc.store.listings import Listings
 from keysvc.store.lookups import Lookups
 from keysvc.store.migrate import UnfitDatabaseError, find_schema, migrate, newest_schema
-from keysvc.store.peppers import DeploymentKeys, read_deployment_keys
+from keysvc.store.peppers import DeploymentKeys, has_pepper, read_deployment_keys
 
 START_ATTEMPTS: Final = 3
 
@@ -205,12 +205,13 @@ async def open_storage(
             await _blocking(migrate, url)
         else:
             await _check_schema(url)
-        peppers = settings.peppers
-        if peppers is None:
-            peppers = await _blocking(own_peppers, settings.folder)
         database = Database(url, limit_seconds=limits.change_seconds)
         try:
-            keys = await _read_keys(database, peppers)
+            peppers = settings.peppers
+            if peppers is None:
+                is_new = not await _patiently(partial(has_pepper, database))
+                peppers = await _blocking(partial(own_peppers, is_new=is_new), settings.folder)
+            keys = await _patiently(partial(read_deployment_keys, database, peppers.fingerprints[0]))
             if not {keys.signing, *keys.needed} <= set(peppers.fingerprints):
                 raise StartError(
                     "KEYSVC_PEPPERS or --peppers-file: a pepper is missing that living keys of this database need"
@@ -224,12 +225,12 @@ async def open_storage(
             await database.close()
 
 
-async def _read_keys(database: Database, peppers: Peppers) -> DeploymentKeys:
-    """The deployment's keys; with more patience than a caller would have, for a machine that is just starting."""
+async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """Read something at the start, with more patience than a caller would have: the machine may be starting too."""
     for _ in range(START_ATTEMPTS - 1):
         with suppress(Unavailable):
-            return await read_deployment_keys(database, peppers.fingerprints[0])
-    return await read_deployment_keys(database, peppers.fingerprints[0])
+            return await read()
+    return await read()
 
 
 @asynccontextmanager
@@ -336,7 +337,9 @@ async def _blocking(work: Callable[[A], T], argument: A) -> T:
 def _unusable(error: DBAPIError | psycopg.Error) -> StartError:
     """What the database said. Only the first line: what follows may quote a statement."""
     cause = error.orig if isinstance(error, DBAPIError) else error
-    return StartError(f"the database cannot be used: {str(cause).strip().partition(chr(10))[0]}")
+    return StartError(
+        f"the database (--database-url, KEYSVC_DATABASE_URL) cannot be used: {str(cause).strip().partition(chr(10))[0]}"
+    )
 
 
 def _stop_signal() -> asyncio.Event:

@@ -139,10 +139,14 @@ def read_peppers(text: str | None, path: Path | None) -> Peppers | None:
         raise SettingError(f"{source} {error}") from None
 
 
-def own_peppers(data_dir: Path) -> Peppers:
-    """The peppers beside an embedded database, made on its first start, readable by their owner alone."""
+def own_peppers(data_dir: Path, *, is_new: bool) -> Peppers:
+    """The peppers beside an embedded database, readable by their owner alone.
+
+    Parameters:
+        is_new: no key has been made yet, so that missing peppers are made now; later they are missed.
+    """
     path = data_dir / "peppers"
-    if not path.exists():
+    if is_new and not path.exists():
         key = secrets.token_bytes(32)
         # Whole or not at all, and whoever comes first wins: keys made under a lost pepper would be lost too.
         with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix="peppers-", encoding="ascii") as file:
@@ -154,10 +158,12 @@ def own_peppers(data_dir: Path) -> Peppers:
         folder = os.open(data_dir, os.O_RDONLY)
         os.fsync(folder)  # or a power cut could undo the link
         os.close(folder)
-    peppers = read_peppers(None, path)
-    if peppers is None:
-        raise SettingError(f"{path} has no pepper")
-    return peppers
+    try:
+        return Peppers.parse(path.read_text(encoding="ascii"))
+    except (OSError, UnicodeDecodeError):
+        raise SettingError(f"cannot read the peppers of the embedded database in {path}: its keys need them") from None
+    except ValueError as error:
+        raise SettingError(f"{path} {error}") from None
 
 
 def _check_tls(cert: Path, key: Path, client_ca: Path | None) -> None:

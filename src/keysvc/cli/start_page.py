@@ -36,7 +36,9 @@ def _page(started: "Started", program: str, bootstrap_options: str, *, bold: boo
     paste = title("Paste into another terminal, in this folder")
     if started.operator_key is None and started.has_operator:
         lines += [paste, "", *exports, ""] if exports else []
-        return "\n".join([*lines, f"{program} --help says what to do with it. Ctrl-C stops it.", "", ""])
+        lines.append(f"{program} --help says what to do with it.")
+        lines.append(f"Lost the operator key? {program} bootstrap --another{bootstrap_options} makes one more.")
+        return "\n".join([*lines, "Ctrl-C stops it.", "", ""])
     if started.operator_key is not None:
         lines += [
             title("Operator key") + ", shown only now. Whoever has it may do everything: keep it well.",

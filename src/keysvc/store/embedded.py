@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SOCKET_DIR_PREFIX: Final = "keysvc-"
 _GUEST_SECONDS_MAX: Final = 60.0
+_OWNER_SECONDS_MAX: Final = 2.0
 _CONNECT_SECONDS_MAX: Final = 3
 _POLL_SECONDS: Final = 0.02
 
@@ -89,14 +90,15 @@ class EmbeddedPostgres:
             raise EmbeddedError(f"{error}: install keysvc[embedded], or give --database-url") from error
 
         data_dir = data_dir.expanduser().resolve()
-        deadline = time.monotonic() + _GUEST_SECONDS_MAX
+        # A short-lived owner, such as `keysvc bootstrap`, is worth waiting for.
+        deadline = time.monotonic() + (_GUEST_SECONDS_MAX if share else _OWNER_SECONDS_MAX)
         try:
             _make_folder(data_dir)
             while (lock := _take_lock(data_dir)) is None:
-                if not share or time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     raise EmbeddedInUse(data_dir, _owner_pid(data_dir))
                 # A guest that comes while the owner starts waits for it; one that comes while it stops inherits.
-                record = Record.read(data_dir / "cluster")
+                record = Record.read(data_dir / "cluster") if share else None
                 if record is not None and record.ready and fsync_at(record.url) is not None:
                     return cls(record.url)
                 time.sleep(_POLL_SECONDS)

@@ -44,3 +44,12 @@ async def read_deployment_keys(database: Database, newest: bytes) -> DeploymentK
         )
 
     return await database.run(work, commit=True)
+
+
+async def has_pepper(database: Database) -> bool:
+    """Whether digests were made, or may have been, so that there is a pepper to be missed."""
+
+    async def work(connection: AsyncConnection) -> bool:
+        return (await connection.execute(select(exists().where(pepper.c.signing)))).scalar_one()
+
+    return await database.read(work)
