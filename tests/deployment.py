@@ -128,6 +128,18 @@ class Client:
         assert response.receipt.state == receipt_pb2.Receipt.STATE_COMPLETE
         return response
 
+    async def update(self, key_id: str, *paths: str, **fields: Any) -> key_service_pb2.UpdateResponse:
+        """Update a key; all given fields but the etag, or those that ``paths`` name."""
+        key = key_pb2.Key(id=key_id, **fields)
+        request = key_service_pb2.UpdateRequest(
+            key=key, update_mask={"paths": paths or [f for f in fields if f != "etag"]}
+        )
+        return await self.call(self.keys.Update, request)
+
+    async def rotate(self, key_id: str, **fields: Any) -> key_service_pb2.RotateResponse:
+        """Rotate a key."""
+        return await self.call(self.keys.Rotate, key_service_pb2.RotateRequest(key_id=key_id, **fields))
+
     async def suspend(self, key_id: str, **fields: Any) -> key_service_pb2.SuspendResponse:
         """Suspend a key."""
         return await self.call(self.keys.Suspend, key_service_pb2.SuspendRequest(key_id=key_id, **fields))

@@ -26,8 +26,11 @@ from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, Work
 from keysvc.service.callers import Call, Caller, Callers
 from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
+from keysvc.service.minting import Minting
 from keysvc.service.reading import Reading
+from keysvc.service.rotating import Rotating
 from keysvc.service.tenancy import Tenancy
+from keysvc.service.updating import Updating
 from keysvc.service.verifying import Verifying
 from keysvc.settings import SettingError, Settings, own_peppers
 from keysvc.store.changes import Changes
@@ -241,10 +244,18 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
     changes = Changes(storage.database)
     verifying = Verifying(lookups, storage.peppers, signing=signing, tag_key=tag_key)
     reading = Reading(Listings(storage.database), PageTokens(tag_key))
+    minting = _minting(storage)
     server = Server(
         Door(Callers(verifying)),
         {
-            "KeyService": KeyServicer(_issuing(storage), Lifecycle(changes), reading, verifying),
+            "KeyService": KeyServicer(
+                Issuing(changes, minting),
+                Updating(changes),
+                Rotating(changes, minting),
+                Lifecycle(changes),
+                reading,
+                verifying,
+            ),
             "WorkspaceService": WorkspaceServicer(Tenancy(changes), reading),
             "UsageService": UsageServicer(),
             "AuditService": AuditServicer(reading),
@@ -257,10 +268,9 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
         await lookups.close()
 
 
-def _issuing(storage: Storage) -> Issuing:
-    """The service that creates keys."""
-    return Issuing(
-        Changes(storage.database),
+def _minting(storage: Storage) -> Minting:
+    """What makes secrets."""
+    return Minting(
         storage.peppers,
         signing=storage.keys.signing,
         tag_key=storage.keys.tag_key,
@@ -272,7 +282,7 @@ async def _create_operator(storage: Storage, *, another: bool) -> KeyString | No
     """Create an operator key, if there is none or another one is wanted."""
     caller = Caller("bootstrap", (Permission.OPERATOR,))
     call = Call(caller, "keysvc bootstrap", str(uuid4()), "")
-    return await _issuing(storage).create_operator(call, another=another)
+    return await Issuing(Changes(storage.database), _minting(storage)).create_operator(call, another=another)
 
 
 @asynccontextmanager

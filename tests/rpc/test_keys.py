@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from keysvc.v1 import key_pb2, key_service_pb2, workspace_service_pb2
+from keysvc.v1 import key_pb2, usage_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused, request_id
 
 
@@ -222,10 +222,8 @@ async def test_a_request_id_belongs_to_its_caller(deployment: Deployment, operat
 
 async def test_what_is_not_built_says_so(operator: Client) -> None:
     """RPCs, filters and settings that come later are UNIMPLEMENTED, never silently ignored."""
-    key_id = (await operator.create()).key.id
     for attempt in (
-        operator.call(operator.keys.Rotate, key_service_pb2.RotateRequest(key_id=key_id)),
-        operator.call(operator.keys.Update, key_service_pb2.UpdateRequest()),
+        operator.call(operator.keys.RecordUsage, usage_pb2.RecordUsageRequest()),
         operator.list(rotation_overdue=True),
         operator.list(idle_since={"seconds": 1}),
         operator.create_workspace("acme-corp/policy", rotation_policy={}),

@@ -42,6 +42,15 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class MintedFor:
+    """Which secret a request id made, and a digest of the request's body."""
+
+    key_id: UUID
+    secret_id: str
+    body_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Secret:
     """One credential of a key, without anything that proves it.
 
@@ -117,6 +126,26 @@ class Key:
             return State.EXPIRED
         return State.ACTIVE
 
+    @property
+    def living_secrets(self) -> tuple[Secret, ...]:
+        """The secrets that are neither revoked nor retired, oldest first."""
+        return tuple(secret for secret in self.secrets if secret.state(self.at) is State.ACTIVE)
+
     def secret(self, secret_id: str) -> Secret | None:
         """The secret with this id, if it is one of the key's."""
         return next((secret for secret in self.secrets if secret.id == secret_id), None)
+
+
+VERIFY_DEPENDS_ON: Final = (
+    "owner",
+    "scopes",
+    "role",
+    "ip_allowlist",
+    "metadata",
+    "workspaces",
+    "expire_time",
+    "suspended",
+    "revocation",
+    "secrets",
+)
+"""Fields that Verify judges or answers: a change of one goes through the log of changes."""

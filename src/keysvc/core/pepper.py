@@ -5,6 +5,7 @@ A digest is HMAC-SHA-256(pepper, whole key string). Slow password hashes are not
 
 import hmac
 import re
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
@@ -13,6 +14,14 @@ from keysvc.core.keystring import KeyString
 PEPPER_BYTES: Final = 32
 
 _PEPPER = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What proves a secret: the digest of its key string, and the fingerprint of the pepper it was made under."""
+
+    pepper: bytes
+    digest: bytes
 
 
 class Peppers:
@@ -43,6 +52,11 @@ class Peppers:
     def fingerprints(self) -> tuple[bytes, ...]:
         """The fingerprint of each, newest first."""
         return tuple(self._keys)
+
+    def prove(self, key_string: KeyString, pepper: bytes) -> "Proof | None":
+        """What is stored of a new key string; None when this server does not hold the pepper."""
+        digest = self.digest(key_string, pepper)
+        return Proof(pepper, digest) if digest else None
 
     def digest(self, key_string: KeyString, pepper: bytes) -> bytes | None:
         """The digest under the pepper with this fingerprint; None when this server does not hold it."""

@@ -106,11 +106,15 @@ class Workspace:
             if lifetime is None:
                 return None
             expire_time = at + lifetime
-        if expire_time <= at:
-            raise ValueError("must be in the future")
-        if self.max_ttl and expire_time > at + self.max_ttl:
-            raise ValueError(f"must be at most {span_text(self.max_ttl)} from now: the workspace's max_ttl")
+        self.check_expiry(expire_time, at)
         return expire_time
+
+    def check_expiry(self, expire_time: datetime | None, at: datetime) -> None:
+        """Raise ``ValueError``, saying what is allowed, unless a key may be given this end at ``at``."""
+        if expire_time is not None and expire_time <= at:
+            raise ValueError("must be in the future")
+        if self.max_ttl and (expire_time is None or expire_time > at + self.max_ttl):
+            raise ValueError(f"must be at most {span_text(self.max_ttl)} from now: the workspace's max_ttl")
 
 
 def span_text(span: timedelta) -> str:

@@ -6,6 +6,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,10 +14,10 @@ from keysvc.core.errors import Violations
 from keysvc.core.key import METADATA_BYTES_MAX
 from keysvc.core.keystring import is_key_string_in
 from keysvc.core.listing import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
-from keysvc.core.revision import Revision
 from keysvc.core.workspace import TTL_MAX
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _CONTROL_CHARACTERS = frozenset(map(chr, range(0x20))) | {"\x7f"}
 
@@ -130,9 +131,32 @@ class Fields:
             return None
         return span
 
-    def revision(self, field: str, text: str) -> Revision | None:
-        """Read a revision."""
-        return self.optional(field, text, Revision.parse)
+    def overlap(self, field: str, message: Message, otherwise: timedelta, longest: timedelta) -> timedelta:
+        """Read a Duration field of 0 to ``longest``; ``otherwise`` if it is absent."""
+        if not message.HasField(field):
+            return otherwise
+        duration: Duration = getattr(message, field)
+        if not 0 <= duration.seconds * 10**9 + duration.nanos <= longest.total_seconds() * 10**9 or duration.nanos < 0:
+            self.bad(field, f"must be a valid duration of 0 to {longest.days} days")
+            return otherwise
+        return duration.ToTimedelta()
+
+    def masked(self, mask: FieldMask, settable: Mapping[str, T], read: Callable[[T], U]) -> dict[str, U]:
+        """Read the fields that an update mask names.
+
+        Parameters:
+            settable: what can be named, and how each is read.
+            read: reads one.
+        """
+        if not mask.paths:
+            self.bad("update_mask", f"must name at least one of {', '.join(settable)}")
+        values = {}
+        for index, field in enumerate(mask.paths):
+            if field in settable:
+                values[field] = read(settable[field])
+            else:
+                self.bad(f"update_mask.paths[{index}]", f"must be one of {', '.join(settable)}")
+        return values
 
     def page_size(self, size: int) -> int:
         """Read a page size; 0 is the default."""

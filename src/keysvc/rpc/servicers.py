@@ -9,7 +9,9 @@ from keysvc.service.callers import Call
 from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
 from keysvc.service.reading import Reading
+from keysvc.service.rotating import Rotating
 from keysvc.service.tenancy import Tenancy
+from keysvc.service.updating import Updating
 from keysvc.service.verifying import Answer, Verifying
 from keysvc.v1 import audit_service_pb2, key_service_pb2, verify_pb2, workspace_service_pb2
 
@@ -19,8 +21,18 @@ _log = structlog.get_logger("keysvc.verify")
 class KeyServicer:
     """``keysvc.v1.KeyService``."""
 
-    def __init__(self, issuing: Issuing, lifecycle: Lifecycle, reading: Reading, verifying: Verifying) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 (one for each role)
+        self,
+        issuing: Issuing,
+        updating: Updating,
+        rotating: Rotating,
+        lifecycle: Lifecycle,
+        reading: Reading,
+        verifying: Verifying,
+    ) -> None:
         self._issuing = issuing
+        self._updating = updating
+        self._rotating = rotating
         self._lifecycle = lifecycle
         self._reading = reading
         self._verifying = verifying
@@ -40,6 +52,27 @@ class KeyServicer:
         """List keys."""
         workspace, asked, page = keys.read_list(request)
         return keys.list_message(await self._reading.list_keys(call, workspace, asked, page))
+
+    async def Update(self, request: key_service_pb2.UpdateRequest, call: Call) -> key_service_pb2.UpdateResponse:
+        """Change a key."""
+        key = await self._updating.update(call, keys.read_update(request))
+        return key_service_pb2.UpdateResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+
+    async def Rotate(self, request: key_service_pb2.RotateRequest, call: Call) -> key_service_pb2.RotateResponse:
+        """Mint a second secret for a key."""
+        wanted = keys.read_rotate(request)
+        key, key_string = await self._rotating.rotate(call, await self._reading.get_key(call, wanted.key_id), wanted)
+        return key_service_pb2.RotateResponse(
+            key=keys.key_message(key), key_string=key_string.reveal(), receipt=complete_receipt(key.revision)
+        )
+
+    async def CancelRotation(
+        self, request: key_service_pb2.CancelRotationRequest, call: Call
+    ) -> key_service_pb2.CancelRotationResponse:
+        """Go back to the old secret."""
+        key_id, reason = keys.read_change(request)
+        key = await self._rotating.cancel(call, key_id, reason)
+        return key_service_pb2.CancelRotationResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
 
     async def Suspend(self, request: key_service_pb2.SuspendRequest, call: Call) -> key_service_pb2.SuspendResponse:
         """Suspend a key."""

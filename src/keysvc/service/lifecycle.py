@@ -38,11 +38,11 @@ class Lifecycle:
         """Lock the key, decide what becomes of it, and save that if it is anything new."""
 
         async def work(transaction: Transaction) -> Key:
-            before = await _lock_key(call, key_id, transaction)
+            before = await lock_key(call, key_id, transaction)
             after = decide(before)
             if after == before:
                 return before
-            await _check_operator_remains(before, after, transaction)
+            await check_operator_remains(before, after, transaction)
             return await transaction.save_key(before, after)
 
         return await self._changes.run(call.stamp(reason), work, lambda again: again.find_key(key_id))
@@ -56,7 +56,7 @@ class Lifecycle:
         """
 
         async def work(transaction: Transaction) -> Key:
-            before = await _lock_key(call, key_id, transaction)
+            before = await lock_key(call, key_id, transaction)
             revocation = Revocation(transaction.at, reason)
             if secret_id is None:
                 after = before if before.revocation else replace(before, revocation=revocation)
@@ -64,14 +64,13 @@ class Lifecycle:
                 after = _with_secret_revoked(before, secret_id, revocation)
             if after == before:
                 return before
-            await _check_operator_remains(before, after, transaction)
-            changed_secret = after.secret(secret_id) if secret_id else None
-            return await transaction.save_key(before, after, changed_secret=changed_secret)
+            await check_operator_remains(before, after, transaction)
+            return await transaction.save_key(before, after, secret_id=secret_id)
 
         return await self._changes.run(call.stamp(reason), work, lambda again: again.find_key(key_id))
 
 
-async def _lock_key(call: Call, key_id: UUID, transaction: Transaction) -> Key:
+async def lock_key(call: Call, key_id: UUID, transaction: Transaction) -> Key:
     """The locked key, if the caller may know of it and change it."""
     key = await transaction.lock_key(key_id)
     if key is None or (call.caller.workspaces and key.workspace not in call.caller.workspaces):
@@ -98,7 +97,7 @@ def _with_secret_revoked(key: Key, secret_id: str, revocation: Revocation) -> Ke
     return replace(key, secrets=tuple(revoked if each is secret else each for each in key.secrets))
 
 
-async def _check_operator_remains(before: Key, after: Key, transaction: Transaction) -> None:
+async def check_operator_remains(before: Key, after: Key, transaction: Transaction) -> None:
     """Raise ``FailedPrecondition`` if the change would leave nobody who can administer keysvc."""
     if not is_usable_operator(before) or is_usable_operator(after):
         return

@@ -6,8 +6,9 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from keysvc.core.audit import AuditEvent, Stamp
-from keysvc.core.key import Key, Secret
+from keysvc.core.key import Key, MintedFor
 from keysvc.core.listing import AuditFilter, KeyFilter, Position
+from keysvc.core.pepper import Proof
 from keysvc.core.revision import Revision
 from keysvc.core.verdict import Snapshot
 from keysvc.core.workspace import Workspace
@@ -60,8 +61,8 @@ class Transaction(Protocol):
         """How many keys of a workspace are not revoked, up to ``at_most``."""
         ...
 
-    async def claim_request(self, digest: bytes, body_digest: bytes, key_id: UUID) -> tuple[UUID, bytes]:
-        """Claim a request id; the key id and body digest of whoever claimed it first."""
+    async def claim_request(self, digest: bytes, claim: MintedFor) -> MintedFor:
+        """Claim a request id; the claim of whoever came first."""
         ...
 
     async def find_key(self, key_id: UUID) -> Key:
@@ -80,12 +81,14 @@ class Transaction(Protocol):
         """Save a locked workspace."""
         ...
 
-    async def insert_key(self, new: Key, *, owner: Workspace, digest: bytes, pepper: bytes) -> Key:
+    async def insert_key(self, new: Key, *, owner: Workspace, proof: Proof) -> Key:
         """Insert a key with its one secret."""
         ...
 
-    async def save_key(self, before: Key, after: Key, *, changed_secret: Secret | None = None) -> Key:
-        """Save a locked key and one of its secrets."""
+    async def save_key(
+        self, before: Key, after: Key, *, secret_id: str | None = None, proof: Proof | None = None
+    ) -> Key:
+        """Save a locked key and its secrets; a new one of them with its proof."""
         ...
 
 

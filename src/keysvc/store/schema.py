@@ -157,6 +157,7 @@ request = Table(
     Column("digest", LargeBinary, primary_key=True),
     Column("body_digest", LargeBinary, nullable=False),
     Column("key_id", Uuid, ForeignKey("key.id", deferrable=True, initially="DEFERRED"), nullable=False),
+    _text("secret_id"),
     _time("create_time"),
 )
 

@@ -11,12 +11,15 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Select, cast, exists, func, insert, null, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.dml import Insert, UpdateBase
 
+from keysvc.core import key as key_rules
+from keysvc.core import workspace as workspace_rules
 from keysvc.core.audit import Stamp, changed_fields, describe_key, describe_workspace, set_fields
-from keysvc.core.key import Key, Secret
+from keysvc.core.key import Key, MintedFor, Secret
+from keysvc.core.pepper import Proof
 from keysvc.core.revision import Revision
-from keysvc.core.workspace import SYSTEM_WORKSPACE, VERIFY_DEPENDS_ON, Workspace
+from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
 from keysvc.store.rows import (
     CLOCK_COLUMNS,
     KEY_COLUMNS,
@@ -127,19 +130,23 @@ class Transaction:
         )
         return (await self._connection.execute(select(func.count()).select_from(some))).scalar_one()
 
-    async def claim_request(self, digest: bytes, body_digest: bytes, key_id: UUID) -> tuple[UUID, bytes]:
-        """Claim a ``request_id`` for a new key; answers whose it is: key id and body digest of the first claim.
+    async def claim_request(self, digest: bytes, claim: MintedFor) -> MintedFor:
+        """Claim a ``request_id`` for a new secret; answers the first claim, which is this one if there was none.
 
         A claim of a transaction that is still under way is waited for.
         """
-        claim = upsert(request).values(digest=digest, body_digest=body_digest, key_id=key_id, create_time=self.at)
-        claimed = await self._connection.execute(claim.on_conflict_do_nothing().returning(request.c.digest))
-        if claimed.one_or_none():
-            return key_id, body_digest
+        row = upsert(request).values(
+            digest=digest,
+            body_digest=claim.body_digest,
+            key_id=claim.key_id,
+            secret_id=claim.secret_id,
+            create_time=self.at,
+        )
+        if (await self._connection.execute(row.on_conflict_do_nothing().returning(request.c.digest))).one_or_none():
+            return claim
         await self.settle()
-        query = select(request.c.key_id, request.c.body_digest).where(request.c.digest == digest)
-        first = (await self._connection.execute(query)).one()
-        return first.key_id, first.body_digest
+        first = (await self._connection.execute(select(request).where(request.c.digest == digest))).one()
+        return MintedFor(first.key_id, first.secret_id, first.body_digest)
 
     async def find_key(self, key_id: UUID) -> Key:
         """A key that exists."""
@@ -164,7 +171,7 @@ class Transaction:
     async def save_workspace(self, before: Workspace, after: Workspace) -> Workspace:
         """Save a locked workspace as it shall be from now on; answers it with version, time and revision."""
         after = replace(after, version=before.version + 1, update_time=self.at)
-        judged = any(getattr(before, name) != getattr(after, name) for name in VERIFY_DEPENDS_ON)
+        judged = any(getattr(before, name) != getattr(after, name) for name in workspace_rules.VERIFY_DEPENDS_ON)
         row = update(workspace).where(workspace.c.id == after.id).values(**workspace_values(after))
         was, is_now = changed_fields(describe_workspace(before), describe_workspace(after))
         revision = await self._close(
@@ -176,7 +183,7 @@ class Transaction:
         )
         return replace(after, revision=revision or after.revision)
 
-    async def insert_key(self, new: Key, *, owner: Workspace, digest: bytes, pepper: bytes) -> Key:
+    async def insert_key(self, new: Key, *, owner: Workspace, proof: Proof) -> Key:
         """Insert a key with its one secret.
 
         It takes no revision: its id is random and new, so nobody can have remembered that it does not exist.
@@ -193,40 +200,40 @@ class Transaction:
                 seq=0,
                 **values,
             ),
-            insert(secret).values(
-                id=minted.id,
-                key_id=new.id,
-                hint=minted.hint,
-                pepper=pepper,
-                digest=digest,
-                create_time=minted.create_time,
-                seq=0,
-                **secret_values(minted),
-            ),
+            _new_secret(new.id, minted, proof).values(seq=0),
         ]
         await self._close(rows, log=None, target=(new.workspace, new.id, None), after=set_fields(describe_key(new)))
         return new
 
-    async def save_key(self, before: Key, after: Key, *, changed_secret: Secret | None = None) -> Key:
-        """Save a locked key, and one of its secrets, as they shall be from now on; answers the key as saved."""
+    async def save_key(
+        self, before: Key, after: Key, *, secret_id: str | None = None, proof: Proof | None = None
+    ) -> Key:
+        """Save a locked key and its secrets as they shall be from now on; answers the key as saved.
+
+        Parameters:
+            secret_id: the secret that the change is about, for its audit event.
+            proof: of the secret that ``after`` has and ``before`` has not.
+        """
         after = replace(after, version=before.version + 1, update_time=self.at)
+        known = {each.id: each for each in before.secrets}
+        changed = [each for each in after.secrets if known.get(each.id) != each]
         rows: list[UpdateBase] = [update(key).where(key.c.id == after.id).values(**key_values(after))]
-        if changed_secret:
-            values = secret_values(changed_secret)
-            rows.append(update(secret).where(secret.c.id == changed_secret.id).values(**values))
+        for each in changed:
+            if each.id in known:
+                rows.append(update(secret).where(secret.c.id == each.id).values(**secret_values(each)))
+            elif proof is not None:
+                rows.append(_new_secret(after.id, each, proof))
+        judged = any(getattr(before, name) != getattr(after, name) for name in key_rules.VERIFY_DEPENDS_ON)
         was, is_now = changed_fields(describe_key(before), describe_key(after))
         revision = await self._close(
             rows,
-            log=("keys", after.id),
-            target=(after.workspace, after.id, changed_secret.id if changed_secret else None),
+            log=("keys", after.id) if judged else None,
+            target=(after.workspace, after.id, secret_id),
             before=was,
             after=is_now,
         )
         secrets = tuple(
-            replace(each, revision=revision or each.revision)
-            if changed_secret and each.id == changed_secret.id
-            else each
-            for each in after.secrets
+            replace(each, revision=revision or each.revision) if each in changed else each for each in after.secrets
         )
         return replace(after, revision=revision or after.revision, secrets=secrets)
 
@@ -292,3 +299,16 @@ class Transaction:
         statement = select(seq.label("seq")).add_cte(*(row.cte(f"row_{n}") for n, row in enumerate(rows)))
         taken = (await self._connection.execute(statement)).scalar_one()
         return None if taken is None else Revision(self.start.epoch, taken)
+
+
+def _new_secret(key_id: UUID, new: Secret, proof: Proof) -> Insert:
+    """A new row of ``secret``, but for its revision."""
+    return insert(secret).values(
+        id=new.id,
+        key_id=key_id,
+        hint=new.hint,
+        pepper=proof.pepper,
+        digest=proof.digest,
+        create_time=new.create_time,
+        **secret_values(new),
+    )

@@ -167,25 +167,30 @@ class KeyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Update(self, request, context):
-        """Changes what update_mask names.
-        Permission `keys.write`. Safe to retry with the etag: a repeat of a success is ABORTED. Not built yet:
-        UNIMPLEMENTED.
+        """Changes what update_mask names. What it grants anew its caller must hold. Never a change of workspace, environment or
+        secrets.
+        Permission `keys.write`. Safe to retry with the etag: a repeat of a success is ABORTED.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (granting what the caller does not hold), ABORTED (somebody
+        else changed it: read it again), FAILED_PRECONDITION (revoked, or the last usable operator key).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rotate(self, request, context):
-        """Mints a second secret for the key; the old one goes on for the overlap, then retires.
-        Permission `keys.write`. Safe to retry with request_id. Not built yet: UNIMPLEMENTED.
+        """Mints a second secret for the key and shows its key string, this once; the old one goes on for the overlap, then
+        retires, or earlier if that was so before. Nothing else of the key changes.
+        Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
+        before), PERMISSION_DENIED (a key of `keysvc/system`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRotation(self, request, context):
-        """Goes back: the new secret of a rotation is revoked, the old one does not retire.
-        Permission `keys.write`. Safe to repeat. Not built yet: UNIMPLEMENTED.
+        """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
+        Permission `keys.write`. Safe to repeat. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,17 +66,22 @@ class KeyServiceStub:
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
     """
     Update: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.UpdateRequest, _key_service_pb2.UpdateResponse]
-    """Changes what update_mask names.
-    Permission `keys.write`. Safe to retry with the etag: a repeat of a success is ABORTED. Not built yet:
-    UNIMPLEMENTED.
+    """Changes what update_mask names. What it grants anew its caller must hold. Never a change of workspace, environment or
+    secrets.
+    Permission `keys.write`. Safe to retry with the etag: a repeat of a success is ABORTED.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (granting what the caller does not hold), ABORTED (somebody
+    else changed it: read it again), FAILED_PRECONDITION (revoked, or the last usable operator key).
     """
     Rotate: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RotateRequest, _key_service_pb2.RotateResponse]
-    """Mints a second secret for the key; the old one goes on for the overlap, then retires.
-    Permission `keys.write`. Safe to retry with request_id. Not built yet: UNIMPLEMENTED.
+    """Mints a second secret for the key and shows its key string, this once; the old one goes on for the overlap, then
+    retires, or earlier if that was so before. Nothing else of the key changes.
+    Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
+    before), PERMISSION_DENIED (a key of `keysvc/system`).
     """
     CancelRotation: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]
-    """Goes back: the new secret of a rotation is revoked, the old one does not retire.
-    Permission `keys.write`. Safe to repeat. Not built yet: UNIMPLEMENTED.
+    """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
+    Permission `keys.write`. Safe to repeat. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked).
     """
     Suspend: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.SuspendRequest, _key_service_pb2.SuspendResponse]
     """Refuses the key until Resume.
@@ -152,17 +157,22 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
     """
     Update: _aio.UnaryUnaryMultiCallable[_key_service_pb2.UpdateRequest, _key_service_pb2.UpdateResponse]  # type: ignore[assignment]
-    """Changes what update_mask names.
-    Permission `keys.write`. Safe to retry with the etag: a repeat of a success is ABORTED. Not built yet:
-    UNIMPLEMENTED.
+    """Changes what update_mask names. What it grants anew its caller must hold. Never a change of workspace, environment or
+    secrets.
+    Permission `keys.write`. Safe to retry with the etag: a repeat of a success is ABORTED.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (granting what the caller does not hold), ABORTED (somebody
+    else changed it: read it again), FAILED_PRECONDITION (revoked, or the last usable operator key).
     """
     Rotate: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateRequest, _key_service_pb2.RotateResponse]  # type: ignore[assignment]
-    """Mints a second secret for the key; the old one goes on for the overlap, then retires.
-    Permission `keys.write`. Safe to retry with request_id. Not built yet: UNIMPLEMENTED.
+    """Mints a second secret for the key and shows its key string, this once; the old one goes on for the overlap, then
+    retires, or earlier if that was so before. Nothing else of the key changes.
+    Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
+    before), PERMISSION_DENIED (a key of `keysvc/system`).
     """
     CancelRotation: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]  # type: ignore[assignment]
-    """Goes back: the new secret of a rotation is revoked, the old one does not retire.
-    Permission `keys.write`. Safe to repeat. Not built yet: UNIMPLEMENTED.
+    """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
+    Permission `keys.write`. Safe to repeat. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked).
     """
     Suspend: _aio.UnaryUnaryMultiCallable[_key_service_pb2.SuspendRequest, _key_service_pb2.SuspendResponse]  # type: ignore[assignment]
     """Refuses the key until Resume.
@@ -259,9 +269,11 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.UpdateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.UpdateResponse, _abc.Awaitable[_key_service_pb2.UpdateResponse]]:
-        """Changes what update_mask names.
-        Permission `keys.write`. Safe to retry with the etag: a repeat of a success is ABORTED. Not built yet:
-        UNIMPLEMENTED.
+        """Changes what update_mask names. What it grants anew its caller must hold. Never a change of workspace, environment or
+        secrets.
+        Permission `keys.write`. Safe to retry with the etag: a repeat of a success is ABORTED.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED (granting what the caller does not hold), ABORTED (somebody
+        else changed it: read it again), FAILED_PRECONDITION (revoked, or the last usable operator key).
         """
 
     @_abc_1.abstractmethod
@@ -270,8 +282,11 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.RotateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.RotateResponse, _abc.Awaitable[_key_service_pb2.RotateResponse]]:
-        """Mints a second secret for the key; the old one goes on for the overlap, then retires.
-        Permission `keys.write`. Safe to retry with request_id. Not built yet: UNIMPLEMENTED.
+        """Mints a second secret for the key and shows its key string, this once; the old one goes on for the overlap, then
+        retires, or earlier if that was so before. Nothing else of the key changes.
+        Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
+        before), PERMISSION_DENIED (a key of `keysvc/system`).
         """
 
     @_abc_1.abstractmethod
@@ -280,8 +295,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.CancelRotationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.CancelRotationResponse, _abc.Awaitable[_key_service_pb2.CancelRotationResponse]]:
-        """Goes back: the new secret of a rotation is revoked, the old one does not retire.
-        Permission `keys.write`. Safe to repeat. Not built yet: UNIMPLEMENTED.
+        """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
+        Permission `keys.write`. Safe to repeat. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked).
         """
 
     @_abc_1.abstractmethod

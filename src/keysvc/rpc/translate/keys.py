@@ -1,6 +1,7 @@
 """Messages of KeyService, but for Verify."""
 
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 from uuid import UUID
 
 from keysvc.core.address import RANGES_MAX, parse_range, range_text
@@ -23,8 +24,11 @@ from keysvc.core.scope import SCOPES_MAX, parse_grant
 from keysvc.core.workspace import parse_role, parse_workspace_name
 from keysvc.rpc.fields import Fields
 from keysvc.rpc.translate.times import check_wait, timestamp
-from keysvc.service.issuing import NewKey, RequestClaim
+from keysvc.service.issuing import NewKey
+from keysvc.service.minting import RequestClaim
 from keysvc.service.reading import Page, PageRequest
+from keysvc.service.rotating import OVERLAP_DEFAULT, OVERLAP_MAX, Rotation
+from keysvc.service.updating import KeyUpdate
 from keysvc.v1 import key_pb2, key_service_pb2
 
 ENVIRONMENTS: Final = {
@@ -69,7 +73,7 @@ def read_create(request: key_service_pb2.CreateRequest) -> NewKey:
         owner=fields.text("owner", request.owner, characters_max=OWNER_CHARACTERS_MAX),
         scopes=fields.each("scopes", request.scopes, parse_grant, SCOPES_MAX),
         role=fields.optional("role", request.role, parse_role) or "",
-        ip_allowlist=tuple(map(range_text, fields.each("ip_allowlist", request.ip_allowlist, parse_range, RANGES_MAX))),
+        ip_allowlist=_read_ip_allowlist(fields, request.ip_allowlist),
         expire_time=fields.time("expire_time", request),
         ttl=fields.span("ttl", request),
         metadata=fields.metadata("metadata", request.metadata),
@@ -81,14 +85,48 @@ def read_create(request: key_service_pb2.CreateRequest) -> NewKey:
     )
 
 
-def _read_claim(fields: Fields, request: key_service_pb2.CreateRequest) -> RequestClaim | None:
+def _read_claim(
+    fields: Fields, request: key_service_pb2.CreateRequest | key_service_pb2.RotateRequest
+) -> RequestClaim | None:
     """The request id, and what a repeat must ask for again."""
     if not request.request_id:
         return None
-    body = key_service_pb2.CreateRequest()
-    body.CopyFrom(request)
+    body = type(request).FromString(request.SerializeToString())
     body.ClearField("request_id")
     return RequestClaim(fields.uuid("request_id", request.request_id), body.SerializeToString(deterministic=True))
+
+
+_SETTABLE: Final[Mapping[str, Callable[[Fields, key_pb2.Key], Any]]] = {
+    "display_name": lambda fields, key: fields.text(
+        "display_name", key.display_name, characters_max=DISPLAY_NAME_CHARACTERS_MAX, required=True
+    ),
+    "owner": lambda fields, key: fields.text("owner", key.owner, characters_max=OWNER_CHARACTERS_MAX),
+    "metadata": lambda fields, key: fields.metadata("metadata", key.metadata),
+    "tags": lambda fields, key: fields.each("tags", key.tags, _parse_tag, TAGS_MAX),
+    "scopes": lambda fields, key: fields.each("scopes", key.scopes, parse_grant, SCOPES_MAX),
+    "role": lambda fields, key: fields.optional("role", key.role, parse_role) or "",
+    "ip_allowlist": lambda fields, key: _read_ip_allowlist(fields, key.ip_allowlist),
+    "expire_time": lambda fields, key: fields.time("expire_time", key),
+    "workspaces": lambda fields, key: fields.each("workspaces", key.workspaces, parse_workspace_name, WORKSPACES_MAX),
+}
+"""How each field that can be changed is read."""
+
+
+def read_update(request: key_service_pb2.UpdateRequest) -> KeyUpdate:
+    """What shall change. Raises nothing but for the id: the rest is told when the workspace is known, all at once."""
+    whole = Fields()
+    fields = Fields("key.", whole.violations)
+    key_id = fields.uuid("id", request.key.id)
+    values = whole.masked(request.update_mask, _SETTABLE, lambda read: read(fields, request.key))
+    reason = read_reason(whole, request.reason)
+    check_wait(whole, request.wait)
+    if any(each.field in {"key.id", "update_mask"} for each in whole.violations):
+        whole.done()
+    return KeyUpdate(key_id, values, request.key.etag, reason, whole.violations)
+
+
+def _read_ip_allowlist(fields: Fields, texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(range_text, fields.each("ip_allowlist", texts, parse_range, RANGES_MAX)))
 
 
 def _parse_tag(text: str) -> str:
@@ -151,7 +189,23 @@ def read_page(fields: Fields, request: key_service_pb2.ListRequest) -> PageReque
     )
 
 
-def read_change(request: key_service_pb2.SuspendRequest | key_service_pb2.ResumeRequest) -> tuple[UUID, str]:
+def read_rotate(request: key_service_pb2.RotateRequest) -> Rotation:
+    """What a rotation shall be."""
+    fields = Fields()
+    rotation = Rotation(
+        fields.uuid("key_id", request.key_id),
+        fields.overlap("overlap", request, OVERLAP_DEFAULT, OVERLAP_MAX),
+        _read_claim(fields, request),
+        read_reason(fields, request.reason),
+    )
+    check_wait(fields, request.wait)
+    fields.done()
+    return rotation
+
+
+def read_change(
+    request: key_service_pb2.SuspendRequest | key_service_pb2.ResumeRequest | key_service_pb2.CancelRotationRequest,
+) -> tuple[UUID, str]:
     """The key's id and the reason."""
     fields = Fields()
     key_id = fields.uuid("key_id", request.key_id)

@@ -84,14 +84,7 @@ def read_update(
     whole = Fields()
     fields = Fields("workspace.", whole.violations)
     name = fields.read("name", request.workspace.name, parse_workspace_name, "")
-    if not request.update_mask.paths:
-        whole.bad("update_mask", f"must name at least one of {', '.join(_SETTABLE)}")
-    values = {}
-    for index, field in enumerate(request.update_mask.paths):
-        if field in _SETTABLE:
-            values[field] = _SETTABLE[field](fields, request.workspace)
-        else:
-            whole.bad(f"update_mask.paths[{index}]", f"must be one of {', '.join(_SETTABLE)}")
+    values = whole.masked(request.update_mask, _SETTABLE, lambda read: read(fields, request.workspace))
     reason = read_reason(whole, request.reason)
     check_wait(whole, request.wait)
     fields.done()

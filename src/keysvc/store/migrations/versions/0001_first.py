@@ -113,11 +113,13 @@ CREATE TABLE secret (
 CREATE INDEX secret_of_key ON secret (key_id);
 CREATE INDEX secret_hint ON secret (hint);
 
--- Which key a Create with a request_id made. Only a digest of the id is kept. It is claimed before the key exists.
+-- Which secret a Create or Rotate with a request_id made. Only a digest of the id is kept. It is claimed before the
+-- key exists.
 CREATE TABLE request (
     digest      bytea PRIMARY KEY,
     body_digest bytea NOT NULL,
     key_id      uuid NOT NULL REFERENCES key (id) DEFERRABLE INITIALLY DEFERRED,
+    secret_id   text NOT NULL,
     create_time timestamptz NOT NULL
 );
 

@@ -1,0 +1,95 @@
+"""Mints secrets, and sees to it that a repeated request mints no second one."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from uuid import UUID
+
+from keysvc.core.errors import FailedPrecondition, InvalidArgument, Unavailable, Violation
+from keysvc.core.key import MintedFor, Secret
+from keysvc.core.keystring import Environment, KeyString, mint
+from keysvc.core.pepper import Peppers, Proof
+from keysvc.service.callers import Call
+from keysvc.service.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class RequestClaim:
+    """What makes a Create or Rotate safe to repeat.
+
+    Parameters:
+        request_id: the caller's UUID; only a digest of it is kept.
+        body: everything else that was asked for; a repeat must ask for the same.
+    """
+
+    request_id: UUID
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A new secret: what may be stored (id, hint, proof), and the text that may not."""
+
+    id: str
+    hint: str
+    proof: Proof
+    key_string: KeyString
+
+    def secret(self, transaction: Transaction) -> Secret:
+        """The secret as it is created now."""
+        return Secret(self.id, self.hint, transaction.at, transaction.start)
+
+
+class Minting:
+    """Mints secrets.
+
+    Parameters:
+        peppers: of this server.
+        signing: fingerprint of the pepper that new digests are made under.
+        tag_key: the deployment's tag key.
+        entropy: gives so many unpredictable bytes.
+    """
+
+    def __init__(self, peppers: Peppers, *, signing: bytes, tag_key: bytes, entropy: Callable[[int], bytes]) -> None:
+        self._peppers = peppers
+        self._signing = signing
+        self._tag_key = tag_key
+        self._entropy = entropy
+
+    def mint(self, environment: Environment) -> Minted:
+        """Make a new secret.
+
+        Raises:
+            Unavailable: this server lacks the pepper that signs.
+        """
+        minted = mint(environment, self._tag_key, self._entropy)
+        proof = self._peppers.prove(minted.key_string, self._signing)
+        if proof is None:
+            raise Unavailable("this server lacks the pepper that signs")
+        return Minted(minted.id, minted.hint, proof, minted.key_string)
+
+    async def claim(
+        self, call: Call, claim: RequestClaim | None, key_id: UUID, minted: Minted, transaction: Transaction
+    ) -> None:
+        """Claim a request id for a new secret of a key; raise if another secret was minted for it.
+
+        Raises:
+            InvalidArgument: the id was used with another body.
+            FailedPrecondition: the id was used before; names the key.
+        """
+        if claim is None:
+            return
+        # Keyed with the tag key, so that ids cannot be tried out against a dump alone.
+        scope = f"{call.caller.name}\0{call.method}\0{claim.request_id}".encode()
+        digest = hmac.digest(self._tag_key, scope, "sha256")
+        body_digest = sha256(claim.body).digest()
+        first = await transaction.claim_request(digest, MintedFor(key_id, minted.id, body_digest))
+        if first.body_digest != body_digest:
+            raise InvalidArgument([Violation("request_id", "was used before, for a request with another body")])
+        if first.secret_id != minted.id:
+            raise FailedPrecondition(
+                f"request_id was used before: it made a secret of key {first.key_id}",
+                key_id=str(first.key_id),
+                secret_id=first.secret_id,
+            )

@@ -1,0 +1,111 @@
+"""Rotates keys: a second secret takes over from the first without a moment in which neither works."""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from keysvc.core.errors import FailedPrecondition
+from keysvc.core.key import Key, Revocation, State
+from keysvc.core.keystring import KeyString
+from keysvc.service.callers import Call
+from keysvc.service.lifecycle import lock_key
+from keysvc.service.minting import Minting, RequestClaim
+from keysvc.service.ports import Changes, Transaction
+
+OVERLAP_DEFAULT: Final = timedelta(hours=24)
+OVERLAP_MAX: Final = timedelta(days=30)
+LIVING_SECRETS_MAX: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What a rotation shall be.
+
+    Parameters:
+        overlap: how long the old secret goes on; 0: not at all.
+    """
+
+    key_id: UUID
+    overlap: timedelta = OVERLAP_DEFAULT
+    claim: RequestClaim | None = None
+    reason: str = ""
+
+
+class Rotating:
+    """Rotates keys.
+
+    Parameters:
+        minting: makes their secrets.
+    """
+
+    def __init__(self, changes: Changes, minting: Minting) -> None:
+        self._changes = changes
+        self._minting = minting
+
+    async def rotate(self, call: Call, key: Key, wanted: Rotation) -> tuple[Key, KeyString]:
+        """Mint a second secret for a key; the old one retires after the overlap, or earlier if that was so before.
+
+        Nothing else of the key changes: not its id, its grants, its expiry.
+
+        Parameters:
+            key: as it was read before; only its environment is used.
+
+        Raises:
+            NotFound: no such key.
+            FailedPrecondition: it is revoked, a rotation is under way, or the request id was used before.
+        """
+        minted = self._minting.mint(key.environment)
+
+        async def work(transaction: Transaction) -> Key:
+            before = await lock_key(call, wanted.key_id, transaction)
+            await self._minting.claim(call, wanted.claim, before.id, minted, transaction)
+            after = _with_old_secret_retiring(before, wanted.overlap)
+            after = replace(after, secrets=(*after.secrets, minted.secret(transaction)))
+            return await transaction.save_key(before, after, secret_id=minted.id, proof=minted.proof)
+
+        saved = await self._changes.run(call.stamp(wanted.reason), work, lambda again: again.find_key(wanted.key_id))
+        return saved, minted.key_string
+
+    async def cancel(self, call: Call, key_id: UUID, reason: str) -> Key:
+        """Go back: revoke the new secret of a rotation, and let the old one live on. A key without one stays as it is.
+
+        Raises:
+            NotFound: no such key.
+            FailedPrecondition: it is revoked.
+        """
+
+        async def work(transaction: Transaction) -> Key:
+            before = await lock_key(call, key_id, transaction)
+            _check_not_revoked(before)
+            if len(before.living_secrets) < LIVING_SECRETS_MAX:
+                return before
+            old, new = before.living_secrets
+            changed = {
+                old.id: replace(old, retire_time=None),
+                new.id: replace(new, revocation=Revocation(transaction.at, reason)),
+            }
+            after = replace(before, secrets=tuple(changed.get(each.id, each) for each in before.secrets))
+            return await transaction.save_key(before, after, secret_id=new.id)
+
+        return await self._changes.run(call.stamp(reason), work, lambda again: again.find_key(key_id))
+
+
+def _check_not_revoked(key: Key) -> None:
+    if key.state is State.REVOKED:
+        raise FailedPrecondition(f"key {key.id} is revoked, which is for ever", key_id=str(key.id))
+
+
+def _with_old_secret_retiring(key: Key, overlap: timedelta) -> Key:
+    """The key with an end for the secret that lives now."""
+    _check_not_revoked(key)
+    living = key.living_secrets
+    if len(living) >= LIVING_SECRETS_MAX:
+        raise FailedPrecondition(
+            f"key {key.id} has two living secrets: revoke one of them, cancel the rotation, or wait until "
+            f"{living[0].id} retires",
+            key_id=str(key.id),
+        )
+    end = key.at + overlap
+    retiring = {each.id: replace(each, retire_time=min(each.retire_time or end, end)) for each in living}
+    return replace(key, secrets=tuple(retiring.get(each.id, each) for each in key.secrets))
