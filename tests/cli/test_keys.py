@@ -14,6 +14,8 @@ from keysvc.v1.key_service_pb2 import (
     ResumeResponse,
     RevokeRequest,
     RevokeResponse,
+    RotateRequest,
+    RotateResponse,
     SuspendRequest,
     SuspendResponse,
 )
@@ -282,3 +284,19 @@ def test_suspend_and_resume(peer: Peer, run: Run) -> None:
     out = run("keys", "resume", KEY_ID).out
     assert out.startswith(f"Resumed key {KEY_ID}\n")
     assert "state      active\n" in out
+
+
+def test_rotate_sends_what_was_said_and_prints_the_new_key_string_once(peer: Peer, run: Run) -> None:
+    """The overlap in people's words; `--now` is none; the string on one line, marked as shown only now."""
+    peer.answers("Rotate", *(RotateResponse(key=key(), key_string=KEY_STRING, receipt=receipt()) for _ in range(3)))
+    result = run("keys", "rotate", KEY_ID, "--overlap", "1d12h", "--reason", "yearly", columns=80)
+    assert result.code == 0
+    assert result.out.splitlines()[:3] == ["The new key string, shown only now:", "", f"  {KEY_STRING}"]
+    assert result.out.count(KEY_STRING) == 1
+    assert run("keys", "rotate", KEY_ID, "--now", "-q").out == f"{KEY_STRING}\n"
+    assert run("keys", "rotate", KEY_ID, "-q").code == 0
+    first, second, third = peer.requests["Rotate"]
+    assert first == RotateRequest(key_id=KEY_ID, overlap=duration(hours=36), reason="yearly", wait=first.wait)
+    assert (second.HasField("overlap"), second.overlap.ToSeconds()) == (True, 0)
+    assert not third.HasField("overlap")
+    assert run("keys", "rotate", KEY_ID, "--now", "--overlap", "1d").code == 2

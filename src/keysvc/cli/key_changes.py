@@ -1,6 +1,7 @@
-"""`keysvc keys suspend`, `resume` and `revoke`: changes that take several keys and answer with a receipt."""
+"""`keysvc keys rotate`, `suspend`, `resume` and `revoke`: changes of keys that answer with a receipt."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,10 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from keysvc.cli.command import client_command
-from keysvc.cli.contract import environment_word, key_state_word, wait_value
+from keysvc.cli.contract import environment_word, key_state_word, to_duration, wait_value
 from keysvc.cli.failure import ExitCode, Failure
+from keysvc.cli.key_table import secret_list
 from keysvc.cli.output import Output, coloured
 from keysvc.cli.receipt import REPEAT, ReasonOption, WaitOption, receipt_rows, receipt_state
+from keysvc.cli.values import parse_duration
 from keysvc.v1 import key_pb2, key_service_pb2
 
 if TYPE_CHECKING:
@@ -31,9 +34,50 @@ Find a leaked key by how its key string begins
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    client_command(app, "rotate", quiet="the new key string")(rotate)
     client_command(app, "suspend", quiet=_QUIET)(suspend)
     client_command(app, "resume", quiet=_QUIET)(resume)
     client_command(app, "revoke", quiet=_QUIET, epilog=_REVOKE_EPILOG)(revoke)
+
+
+def rotate(
+    client: "Client",
+    output: Output,
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", show_default=False, help="Id of the key.")],
+    *,
+    overlap: Annotated[
+        timedelta | None,
+        typer.Option(
+            metavar="DURATION", parser=parse_duration, help="How long the old secret goes on, 30d at most. Default: 24h"
+        ),
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="End the old secret at once.")] = False,
+    request_id: Annotated[
+        str, typer.Option(metavar="UUID", show_default=False, help="Makes a repeat safe: it mints no second secret.")
+    ] = "",
+    reason: ReasonOption = "",
+    wait: WaitOption = None,
+) -> None:
+    """Mint a second secret for a key. The old one goes on for a while, then retires."""
+    if now and overlap is not None:
+        raise Failure.usage("--now and --overlap say when the old secret ends: give one of them.")
+    request = key_service_pb2.RotateRequest(
+        key_id=key_id,
+        overlap=to_duration(timedelta(0) if now else overlap),
+        request_id=request_id,
+        reason=reason,
+        wait=wait_value(wait),
+    )
+    look = f"Nobody knows whether a secret was minted. Look before you repeat it: keysvc keys get {key_id}"
+    response = client.call(client.keys.Rotate, request, if_unknown=REPEAT if request_id else look)
+    if output.as_json:
+        output.document(response)
+    elif output.quiet:
+        output.line(response.key_string)
+    else:
+        output.show("The new key string, shown only now:", "")
+        output.line(f"  {response.key_string}")
+        output.show("", secret_list(response.key, output), "", output.details(receipt_rows(response.receipt, output)))
 
 
 def suspend(

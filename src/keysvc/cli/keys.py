@@ -27,7 +27,7 @@ from keysvc.v1 import key_service_pb2
 if TYPE_CHECKING:
     from keysvc.cli.client import Client
 
-app = typer.Typer(help="API keys: create, look at, suspend, resume, revoke.", no_args_is_help=True)
+app = typer.Typer(help="API keys: create, look at, rotate, suspend, resume, revoke.", no_args_is_help=True)
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY_ID", show_default=False, help="Id of the key.")]
 
