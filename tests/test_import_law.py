@@ -15,7 +15,7 @@ import keysvc
 
 SOURCE = Path(keysvc.__file__).parent
 
-ALL = frozenset({"v1", "core", "service", "lease", "store", "rpc", "cli", "app", "settings", "logs"})
+ALL = frozenset({"v1", "core", "service", "lease", "store", "rpc", "cli", "app", "settings", "logs", "stopping"})
 
 LAW: Mapping[str, frozenset[str]] = {
     "v1": frozenset(),
@@ -26,6 +26,7 @@ LAW: Mapping[str, frozenset[str]] = {
     "rpc": frozenset({"core", "service", "v1"}),
     "settings": frozenset({"core"}),
     "logs": frozenset({"core"}),
+    "stopping": frozenset(),
     "app": ALL - {"cli"},
     "cli": ALL,
     "__main__": frozenset({"cli"}),

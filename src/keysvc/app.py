@@ -2,13 +2,11 @@
 
 import asyncio
 import secrets
-import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -21,7 +19,7 @@ from keysvc.core.page import PageTokens
 from keysvc.core.pepper import Peppers
 from keysvc.core.permission import Permission
 from keysvc.rpc.door import Door
-from keysvc.rpc.server import Server, Tls
+from keysvc.rpc.server import Server, Tls, check_address
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
 from keysvc.service.callers import Call, Caller, Callers
 from keysvc.service.issuing import Issuing
@@ -33,6 +31,7 @@ from keysvc.service.tenancy import Tenancy
 from keysvc.service.updating import Updating
 from keysvc.service.verifying import Verifying
 from keysvc.settings import SettingError, Settings, own_peppers
+from keysvc.stopping import stop_signal
 from keysvc.store.changes import Changes
 from keysvc.store.database import Database
 from keysvc.store.embedded import EmbeddedError, EmbeddedPostgres
@@ -110,7 +109,7 @@ async def serve(settings: Settings, announce: Callable[[Started], None], *, show
     Raises:
         StartError: it cannot start.
     """
-    stopped = _stop_signal()
+    stopped = stop_signal()
     async with AsyncExitStack() as stack:
         starting = asyncio.create_task(_start(settings, stack, show_operator_key=show_operator_key))
         stopping = asyncio.create_task(stopped.wait())
@@ -128,7 +127,10 @@ async def serve(settings: Settings, announce: Callable[[Started], None], *, show
 
 async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key: bool) -> Started:
     """Build everything; ``stack`` takes it down."""
-    _check_address(settings.listen)
+    try:
+        check_address(settings.listen)
+    except OSError as error:
+        raise StartError(f"--listen (KEYSVC_LISTEN): cannot listen on {settings.listen}: {error.strerror}") from None
     storage = await stack.enter_async_context(open_storage(settings))
     server = await stack.enter_async_context(open_server(storage))
     tls = None
@@ -145,28 +147,6 @@ async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key
         operator_key = await _create_operator(storage, another=False)
     has_operator = await Reading(Listings(storage.database), PageTokens(storage.keys.tag_key)).has_operator()
     return Started(address, tls is not None, operator_key, has_operator)
-
-
-def _check_address(listen: str) -> None:
-    """Raise ``StartError`` if nobody can listen there: early, and with the reason, which gRPC does not tell."""
-    host, _, port = listen.rpartition(":")
-    try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-                probe.listen(1)
-    except OSError as error:
-        raise StartError(f"--listen (KEYSVC_LISTEN): cannot listen on {listen}: {error.strerror}") from None
-
-
-async def interruptible(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command that takes down what it built also when SIGINT or SIGTERM end it: they cancel it."""
-    command = asyncio.ensure_future(work)
-    _on_stop(command.cancel)
-    return await command
 
 
 async def bootstrap(settings: Settings, *, another: bool) -> KeyString | None:
@@ -350,17 +330,3 @@ def _unusable(error: DBAPIError | psycopg.Error) -> StartError:
     return StartError(
         f"the database (--database-url, KEYSVC_DATABASE_URL) cannot be used: {str(cause).strip().partition(chr(10))[0]}"
     )
-
-
-def _stop_signal() -> asyncio.Event:
-    """An event that is set when somebody wants us to stop."""
-    stopped = asyncio.Event()
-    _on_stop(stopped.set)
-    return stopped
-
-
-def _on_stop(act: Callable[[], object]) -> None:
-    """Call ``act`` when a signal wants us to stop: Ctrl-C, SIGTERM, or a terminal that closed (but not ``nohup``)."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, act)

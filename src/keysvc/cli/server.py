@@ -15,6 +15,7 @@ from keysvc.cli.command import SectionedCommand
 from keysvc.cli.connection import CLIENT_VARIABLES
 from keysvc.cli.failure import ExitCode
 from keysvc.cli.start_page import show_start_page
+from keysvc.stopping import interruptible
 
 if TYPE_CHECKING:
     from keysvc.settings import Settings
@@ -132,7 +133,7 @@ def bootstrap(
     settings = _settings(
         listen, data_dir, database_url, peppers_file, tls_cert, tls_key, tls_client_ca, allow_plaintext=allow_plaintext
     )
-    operator_key = _run(app.interruptible(app.bootstrap(settings, another=another)))
+    operator_key = _run(interruptible(app.bootstrap(settings, another=another)))
     if operator_key is None:
         typer.echo("There is an operator key already; --another creates one more.", err=True)
         raise typer.Exit(ExitCode.REFUSED)
@@ -151,7 +152,7 @@ def migrate(
     from keysvc import app  # noqa: PLC0415 (as above)
 
     settings = _settings(_LISTEN_DEFAULT, data_dir, database_url, None, None, None, None, needs_peppers=False)
-    before, now = _run(app.interruptible(app.migrate_database(settings)))
+    before, now = _run(interruptible(app.migrate_database(settings)))
     if before == now:
         typer.echo(f"The database has schema {now} already.")
     else:

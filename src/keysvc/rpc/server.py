@@ -1,5 +1,6 @@
 """The gRPC server: our services, health and reflection on one port."""
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -93,3 +94,19 @@ class Server:
         """Say that we are going, take no more calls, and let those under way finish."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
+
+
+def check_address(listen: str) -> None:
+    """Raise ``OSError`` if nobody can listen there: before anything is built, and with the reason, which gRPC hides.
+
+    Parameters:
+        listen: ``host:port``.
+    """
+    host, _, port = listen.rpartition(":")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
