@@ -137,6 +137,27 @@ async def test_nobody_grants_what_they_do_not_hold(deployment: Deployment) -> No
         await operator.create(**fields)
 
 
+async def test_nobody_gives_a_role_what_they_do_not_hold(deployment: Deployment) -> None:
+    """A role is granted to every key that has it: widening it grants."""
+    operator = await deployment.client()
+    await operator.create_workspace(roles=[{"name": "clerk", "scopes": ["pdf.read"]}])
+    caller = await deployment.caller("workspaces.write", "pdf.*")
+    for scopes, is_held in ((["pdf.*"], True), (["*"], False), (["pdf.read", "csv.read"], False)):
+        request = workspace_service_pb2.UpdateWorkspaceRequest(
+            workspace={"name": WORKSPACE, "roles": [{"name": "clerk", "scopes": scopes}]},
+            update_mask={"paths": ["roles"]},
+        )
+        if is_held:
+            await caller.call(caller.workspaces.UpdateWorkspace, request)
+            continue
+        with pytest.raises(Refused) as refused:
+            await caller.call(caller.workspaces.UpdateWorkspace, request)
+        assert refused.value.code.name == "PERMISSION_DENIED"
+    with pytest.raises(Refused) as refused:
+        await caller.create_workspace("acme-corp/own", roles=[{"name": "clerk", "scopes": ["csv.read"]}])
+    assert refused.value.code.name == "PERMISSION_DENIED"
+
+
 async def test_only_an_operator_changes_callers(deployment: Deployment) -> None:
     """Without `operator`, keys of keysvc/system cannot be created, changed or revoked, nor the workspace changed."""
     operator = await deployment.client()
@@ -156,6 +177,14 @@ async def test_only_an_operator_changes_callers(deployment: Deployment) -> None:
             await attempt
         assert refused.value.code.name == "PERMISSION_DENIED"
     assert (await caller.get(victim.id)).state == key_pb2.Key.STATE_ACTIVE
+
+
+async def test_a_limited_operator_makes_no_unlimited_one(deployment: Deployment) -> None:
+    """Limits hold for operators too: with keysvc/system among its workspaces it still changes no caller key."""
+    limited = await deployment.caller("operator", workspaces=["keysvc/system", WORKSPACE])
+    with pytest.raises(Refused) as refused:
+        await limited.create(workspace="keysvc/system", scopes=["operator"])
+    assert refused.value.code.name == "PERMISSION_DENIED"
 
 
 async def test_the_last_operator_key_stays(deployment: Deployment) -> None:

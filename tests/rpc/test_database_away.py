@@ -13,6 +13,7 @@ import pytest
 
 from keysvc.app import Limits
 from keysvc.core.pepper import Peppers
+from keysvc.store.migrate import migrate
 from keysvc.v1 import audit_service_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused
 from tests.proxy import Proxy
@@ -159,6 +160,43 @@ async def test_commits_that_never_arrive_are_unavailable(operator: Client, proxy
 async def test_load_is_not_taken_for_an_outage(operator: Client) -> None:
     """Two hundred creations at once wait for their turn, and all succeed."""
     await asyncio.gather(*(operator.create() for _ in range(200)))
+
+
+async def test_a_lock_that_somebody_keeps_is_not_an_outage(operator: Client, database_url: str) -> None:
+    """Only the change that needs it is refused, with a time to retry; everything else goes on."""
+    created = await operator.create()
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SELECT FROM key WHERE id = %s FOR UPDATE", (created.key.id,))
+        suspension = asyncio.create_task(operator.suspend(created.key.id))
+        await operator.create()
+        with pytest.raises(Refused) as refused:
+            await suspension
+        assert refused.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused.value.retry_after_seconds == 1.0
+    await operator.suspend(created.key.id)
+
+
+async def test_the_defaults_of_the_database_do_not_matter(
+    empty_database_url: str, peppers: Peppers, server_url: str
+) -> None:
+    """Whatever an administrator sets for the database, times and spans are read as they were written."""
+    name = empty_database_url.partition("?")[0].rpartition("/")[2]
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        for setting in (
+            "TimeZone = 'Asia/Tokyo'",
+            "DateStyle = 'German'",
+            "IntervalStyle = 'iso_8601'",
+            "default_transaction_isolation = 'serializable'",
+        ):
+            connection.execute(f"ALTER DATABASE {name} SET {setting}".encode())
+    await asyncio.to_thread(migrate, empty_database_url)
+    async with AsyncExitStack() as stack:
+        operator = await (await Deployment.open(stack, empty_database_url, peppers)).client()
+        await operator.create_workspace(max_ttl={"seconds": 90_061})
+        created = await operator.create()
+        assert created.key.expire_time.seconds - created.key.create_time.seconds == 90_061
+        assert (await get_workspace(operator)).max_ttl.seconds == 90_061
+        assert await operator.verdict(created.key_string) == "VALID"
 
 
 async def get_workspace(operator: Client) -> workspace_service_pb2.Workspace:

@@ -111,6 +111,17 @@ async def test_a_key_without_living_secrets_gets_one(operator: Client) -> None:
     assert await operator.verdict(created.key_string) == "REVOKED"
 
 
+async def test_nobody_rotates_what_they_do_not_hold(deployment: Deployment, operator: Client) -> None:
+    """Rotating hands out a key string, and with it all that the key grants."""
+    key_id = (await operator.create(scopes=["csv.read"])).key.id
+    caller = await deployment.caller("keys.write", "pdf.*")
+    with pytest.raises(Refused) as refused:
+        await caller.rotate(key_id)
+    assert refused.value.code.name == "PERMISSION_DENIED"
+    holder = await deployment.caller("keys.write", "csv.*")
+    await holder.rotate(key_id)
+
+
 async def test_a_repeated_rotation_mints_no_second_secret(operator: Client) -> None:
     """A request id makes one secret, however often it is used."""
     key_id = (await operator.create()).key.id

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from keysvc.core import keystring
 from keysvc.core.keystring import Environment, mint
 from keysvc.v1 import key_pb2, key_service_pb2, verify_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused
@@ -184,6 +185,28 @@ async def test_an_unknown_secret_tells_nothing(deployment: Deployment, operator:
         revision=answer.revision,
         message=answer.message,
     )
+
+
+async def test_the_whole_secret_must_be_right(deployment: Deployment, operator: Client) -> None:
+    """A key string with the id of a key and a right tag, but another secret, is NOT_FOUND: the digest decides."""
+    created = await operator.create()
+    with psycopg.connect(deployment.database_url) as connection:
+        tag_key = connection.execute("SELECT key FROM tag_key").fetchone()[0]
+    forged = keystring_with_other_secret(created.key_string, tag_key)
+    assert forged != created.key_string
+    assert keystring.find_secret_id(forged, tag_key) == created.key.secrets[0].id
+    assert await operator.verdict(forged) == "NOT_FOUND"
+    assert await operator.verdict(created.key_string) == "VALID"
+    liar = await deployment.client(keystring_with_other_secret(deployment.operator_key, tag_key))
+    with pytest.raises(Refused) as refused:
+        await liar.list()
+    assert refused.value.code.name == "UNAUTHENTICATED"
+
+
+def keystring_with_other_secret(text: str, tag_key: bytes) -> str:
+    """The same id, another secret, a right tag."""
+    body = text[: -43 - 6] + keystring._base62(int.from_bytes(secrets.token_bytes(32)), 43)
+    return body + keystring._tag(body, tag_key)
 
 
 async def test_a_batch_answers_each_in_order(operator: Client) -> None:

@@ -19,7 +19,7 @@ from keysvc.core.workspace import TTL_MAX
 T = TypeVar("T")
 U = TypeVar("U")
 
-_CONTROL_CHARACTERS = frozenset(map(chr, range(0x20))) | {"\x7f"}
+_CONTROL_CHARACTERS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 
 
 class Fields:

@@ -47,8 +47,9 @@ class Caller:
 
     def check_operator(self, workspace: str) -> None:
         """Raise ``PermissionDenied`` unless it may change what belongs to this workspace."""
-        if workspace == SYSTEM_WORKSPACE and not self.may(Permission.OPERATOR):
-            raise PermissionDenied(f"only an operator changes {SYSTEM_WORKSPACE} and its keys")
+        # A limited operator could otherwise make itself another one without limits.
+        if workspace == SYSTEM_WORKSPACE and (self.workspaces or not self.may(Permission.OPERATOR)):
+            raise PermissionDenied(f"only an operator that is not limited changes {SYSTEM_WORKSPACE} and its keys")
 
     def check_holds(self, grants: Iterable[str]) -> None:
         """Raise ``PermissionDenied`` for grants that it does not hold itself."""

@@ -8,6 +8,7 @@ from uuid import UUID
 from keysvc.core.errors import FailedPrecondition
 from keysvc.core.key import Key, Revocation, State
 from keysvc.core.keystring import KeyString
+from keysvc.core.scope import role_grants
 from keysvc.service.callers import Call
 from keysvc.service.lifecycle import lock_key
 from keysvc.service.minting import Minting, RequestClaim
@@ -53,12 +54,16 @@ class Rotating:
 
         Raises:
             NotFound: no such key.
+            PermissionDenied: the key grants what the caller does not hold.
             FailedPrecondition: it is revoked, a rotation is under way, or the request id was used before.
         """
         minted = self._minting.mint(key.environment)
 
         async def work(transaction: Transaction) -> Key:
             before = await lock_key(call, wanted.key_id, transaction)
+            # Whoever rotates a key holds its new key string, and with it all that it grants.
+            workspace = await transaction.find_workspace(before.workspace)
+            call.caller.check_holds((role_grants(before.role, workspace.roles) or ()) + before.scopes)
             await self._minting.claim(call, wanted.claim, before.id, minted, transaction)
             after = _with_old_secret_retiring(before, wanted.overlap)
             after = replace(after, secrets=(*after.secrets, minted.secret(transaction)))

@@ -1,12 +1,13 @@
 """Creates and changes workspaces."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 from uuid import uuid4
 
 from keysvc.core.errors import AlreadyExists, EtagMismatch, FailedPrecondition, InvalidArgument, Violation
+from keysvc.core.scope import grants_cover
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace, span_text
 from keysvc.service.callers import Call, workspace_not_found
 from keysvc.service.ports import Changes, Transaction
@@ -39,6 +40,7 @@ class Tenancy:
 
         Raises:
             AlreadyExists: the name is taken.
+            PermissionDenied: a role grants what the caller does not hold.
             NotFound: the caller is limited to other workspaces.
         """
         call.caller.check_sees(name)
@@ -48,6 +50,7 @@ class Tenancy:
             await transaction.read_clock()
             new = Workspace(workspace_id, name, transaction.at, transaction.at, transaction.start, **values)
             _check_lifetimes(new)
+            _check_holds(call, {}, new.roles)
             created = await transaction.insert_workspace(new)
             if created is None:
                 raise AlreadyExists(f"workspace {name} exists already", workspace=name)
@@ -104,9 +107,17 @@ class Tenancy:
                 return before
             if before.is_system and any(getattr(before, each) != getattr(after, each) for each in _FIXED_IN_SYSTEM):
                 raise FailedPrecondition(f"{SYSTEM_WORKSPACE} cannot be suspended or have scopes or roles of its own")
+            _check_holds(call, before.roles, after.roles)
             return await transaction.save_workspace(before, after)
 
         return await self._changes.run(call.stamp(reason), work, lambda again: again.find_workspace(name))
+
+
+def _check_holds(call: Call, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> None:
+    """Raise ``PermissionDenied`` for what roles grant anew and the caller does not hold: keys have these roles."""
+    call.caller.check_holds(
+        grant for role, grants in after.items() for grant in grants if not grants_cover(before.get(role, ()), grant)
+    )
 
 
 def _check_lifetimes(workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -29,8 +29,21 @@ ATTEMPTS_MAX: Final = 4
 WAITING_MAX: Final = 1_000
 _PAUSE_SECONDS: Final = 0.02
 
-SESSION_OPTIONS = "-c synchronous_commit=on -c statement_timeout=10s -c idle_in_transaction_session_timeout=10s"
-"""For every session: what commits is durable, and a statement nobody waits for any more ends by itself."""
+SESSION_OPTIONS: Final = " ".join(
+    f"-c {setting}"
+    for setting in (
+        "synchronous_commit=on",
+        "default_transaction_isolation=read\\ committed",
+        "lock_timeout=1s",
+        "statement_timeout=10s",
+        "idle_in_transaction_session_timeout=10s",
+        "DateStyle=ISO",
+        "IntervalStyle=postgres",
+        "TimeZone=UTC",
+    )
+)
+"""For every session, whatever the database's own defaults are: what commits is durable, a statement that nobody waits
+for any more ends by itself, a kept lock is told from a database that is away, times are read as they were written."""
 
 
 def connect_arguments(application_name: str, limit_seconds: float) -> dict[str, Any]:
@@ -43,6 +56,7 @@ def connect_arguments(application_name: str, limit_seconds: float) -> dict[str, 
     return {
         "application_name": application_name,
         "options": SESSION_OPTIONS,
+        "client_encoding": "utf8",
         "target_session_attrs": "read-write",
         "tcp_user_timeout": int(limit_seconds * 1000),
     }
@@ -161,6 +175,8 @@ class Database:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Its caller may have been cancelled; then nobody asks how it ended.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
     async def _attempts(self, work: Callable[[AsyncConnection, int], Awaitable[T]], *, commit: bool) -> T:
@@ -179,6 +195,8 @@ class Database:
             try:
                 return task.result()
             except DBAPIError as error:
+                if isinstance(error.orig, LockNotAvailable):
+                    raise Overloaded("another change of the same thing takes too long") from None
                 if not _is_passing(error):
                     raise
         raise Unavailable("the database cannot be reached") from None

@@ -111,7 +111,8 @@ class Lookups:
                 break
             try:
                 snapshots = task.result()
-            except (psycopg.OperationalError, psycopg.InterfaceError):
+            except psycopg.Error:
+                # Not the lost connection alone: one whose prepared statement has become invalid would stay useless.
                 if self._connection is not None:
                     self._connection.pgconn.finish()
                     self._connection = None

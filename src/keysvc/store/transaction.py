@@ -92,13 +92,12 @@ class Transaction:
     async def lock_workspace_for_key(self, name: str) -> Workspace | None:
         """Lock a workspace for the creation of a key.
 
-        Without a key limit creations in one workspace run side by side: they share the lock. With one they queue, so
-        that each counts the keys of those before it.
+        Creations in one workspace queue, so that each counts the keys of those before it. A shared lock for workspaces
+        without a limit would be quicker, and would starve those who want to suspend a busy one: PostgreSQL lets new
+        sharers in while an exclusive lock is waited for.
         """
         query = select(*WORKSPACE_COLUMNS).where(workspace.c.name == name)
-        return await self._locked_workspace(
-            query.where(workspace.c.key_limit.is_(None)).with_for_update(read=True)
-        ) or await self._locked_workspace(query.with_for_update(key_share=True))
+        return await self._locked_workspace(query.with_for_update(key_share=True))
 
     async def lock_key(self, key_id: UUID) -> Key | None:
         """Lock a key and its secrets."""
@@ -113,6 +112,7 @@ class Transaction:
     async def lock_callers(self) -> list[Key]:
         """Take the callers' lock; all keys of ``keysvc/system`` that are not revoked."""
         await self._connection.execute(select(func.pg_advisory_xact_lock(CALLERS_LOCK)))
+        await self.settle()
         query = (
             select(*KEY_COLUMNS)
             .select_from(KEY_SOURCE)

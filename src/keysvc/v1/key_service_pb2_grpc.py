@@ -182,7 +182,7 @@ class KeyServiceServicer(object):
         retires, or earlier if that was so before. Nothing else of the key changes.
         Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
         Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
-        before), PERMISSION_DENIED (a key of `keysvc/system`).
+        before), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

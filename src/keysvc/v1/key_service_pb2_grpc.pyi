@@ -77,7 +77,7 @@ class KeyServiceStub:
     retires, or earlier if that was so before. Nothing else of the key changes.
     Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
     Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
-    before), PERMISSION_DENIED (a key of `keysvc/system`).
+    before), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
     """
     CancelRotation: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]
     """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
@@ -168,7 +168,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     retires, or earlier if that was so before. Nothing else of the key changes.
     Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
     Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
-    before), PERMISSION_DENIED (a key of `keysvc/system`).
+    before), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
     """
     CancelRotation: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]  # type: ignore[assignment]
     """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
@@ -286,7 +286,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         retires, or earlier if that was so before. Nothing else of the key changes.
         Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
         Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
-        before), PERMISSION_DENIED (a key of `keysvc/system`).
+        before), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
         """
 
     @_abc_1.abstractmethod

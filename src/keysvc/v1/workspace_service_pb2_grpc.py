@@ -84,7 +84,8 @@ class WorkspaceServiceServicer(object):
     def CreateWorkspace(self, request, context):
         """Creates a workspace.
         Permission `workspaces.write`. Not safe to retry blindly: a repeat of a success is ALREADY_EXISTS.
-        Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the caller is limited to other workspaces).
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the caller is limited to other workspaces), PERMISSION_DENIED (a
+        role grants what the caller does not hold).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,8 @@ class WorkspaceServiceStub:
     CreateWorkspace: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.CreateWorkspaceRequest, _workspace_service_pb2.CreateWorkspaceResponse]
     """Creates a workspace.
     Permission `workspaces.write`. Not safe to retry blindly: a repeat of a success is ALREADY_EXISTS.
-    Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the caller is limited to other workspaces).
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the caller is limited to other workspaces), PERMISSION_DENIED (a
+    role grants what the caller does not hold).
     """
     GetWorkspace: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.GetWorkspaceRequest, _workspace_service_pb2.GetWorkspaceResponse]
     """Gets one workspace.
@@ -83,7 +84,8 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     CreateWorkspace: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.CreateWorkspaceRequest, _workspace_service_pb2.CreateWorkspaceResponse]  # type: ignore[assignment]
     """Creates a workspace.
     Permission `workspaces.write`. Not safe to retry blindly: a repeat of a success is ALREADY_EXISTS.
-    Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the caller is limited to other workspaces).
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the caller is limited to other workspaces), PERMISSION_DENIED (a
+    role grants what the caller does not hold).
     """
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.GetWorkspaceRequest, _workspace_service_pb2.GetWorkspaceResponse]  # type: ignore[assignment]
     """Gets one workspace.
@@ -127,7 +129,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workspace_service_pb2.CreateWorkspaceResponse, _abc.Awaitable[_workspace_service_pb2.CreateWorkspaceResponse]]:
         """Creates a workspace.
         Permission `workspaces.write`. Not safe to retry blindly: a repeat of a success is ALREADY_EXISTS.
-        Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the caller is limited to other workspaces).
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the caller is limited to other workspaces), PERMISSION_DENIED (a
+        role grants what the caller does not hold).
         """
 
     @_abc_1.abstractmethod
