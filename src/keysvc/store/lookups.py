@@ -102,7 +102,7 @@ class Lookups:
         """One statement within the limit; a connection that was lost while idle is replaced once."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limit_seconds
-        for _ in range(2):
+        for is_last in (False, True):
             task = loop.create_task(self._select(ids))
             await asyncio.wait({task}, timeout=deadline - loop.time())
             if not task.done():
@@ -111,11 +111,13 @@ class Lookups:
                 break
             try:
                 snapshots = task.result()
-            except psycopg.Error:
+            except psycopg.Error as error:
                 # Not the lost connection alone: one whose prepared statement has become invalid would stay useless.
                 if self._connection is not None:
                     self._connection.pgconn.finish()
                     self._connection = None
+                if is_last and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+                    raise
             else:
                 self._reachability.found()
                 return snapshots
