@@ -171,7 +171,14 @@ class Serving:
             ours, theirs = pty.openpty()
             streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
         self.process = subprocess.Popen(
-            words, env=environment(**variables), cwd=cwd, start_new_session=True, bufsize=0, **streams
+            words,
+            env=environment(**variables),
+            cwd=cwd,
+            start_new_session=True,
+            # Under nohup the run ignores SIGHUP, and so would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 (no threads of ours hold locks)
+            bufsize=0,
+            **streams,
         )
         self._said: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
         if terminal:

@@ -158,7 +158,9 @@ class Key(_message.Message):
     etag: _builtins.str
     """Changes whenever the key does. Give it back in an Update to change only what you have seen."""
     usage_total: _builtins.int
-    """How often Verify judged the key, as of usage_time. Always 0 so far: usage is not counted yet."""
+    """How often Verify judged the key, refusals included, as of usage_time. A rotation does not begin it anew. What
+    RecordUsage reports is not in it: see UsageService.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the key grants besides its role: dotted lower-case words (`pdf.read`), `*`, `pdf.*` or `*.read`; at most 100
@@ -189,7 +191,7 @@ class Key(_message.Message):
 
     @_builtins.property
     def last_used_time(self) -> _timestamp_pb2.Timestamp:
-        """When a secret of the key was last accepted. Absent: never, or not counted: usage is not counted yet."""
+        """When Verify last accepted a secret of the key. Absent: never, as of usage_time."""
 
     @_builtins.property
     def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Secret]:
@@ -209,7 +211,10 @@ class Key(_message.Message):
 
     @_builtins.property
     def usage_time(self) -> _timestamp_pb2.Timestamp:
-        """How fresh usage_total and the last-used times are. Absent: usage is not counted yet."""
+        """How fresh usage_total and the last-used times of the key and its secrets are: every Verify that was answered before
+        this time is in them. Servers count in memory and write about once a second; one that was killed loses what it had
+        not written. Absent: no server is counting.
+        """
 
     def __init__(
         self,
@@ -266,7 +271,9 @@ class Secret(_message.Message):
     state: Global___Key.State.ValueType
     """ACTIVE, EXPIRED (retired), REVOKING or REVOKED: of this secret alone, the key's own state is in Key."""
     usage_total: _builtins.int
-    """How often Verify judged it. Always 0 so far: usage is not counted yet."""
+    """How often Verify judged it, refusals included, as of the key's usage_time: how to see that traffic has moved to the
+    other secret of a rotation.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was minted."""
@@ -277,7 +284,7 @@ class Secret(_message.Message):
 
     @_builtins.property
     def last_used_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was last accepted. Absent: never, or not counted: usage is not counted yet."""
+        """When Verify last accepted it. Absent: never, as of the key's usage_time."""
 
     @_builtins.property
     def revocation(self) -> Global___Revocation:

@@ -74,9 +74,10 @@ class CreateRequest(_message.Message):
     role: _builtins.str
     """See Key.role."""
     request_id: _builtins.str
-    """Makes the call safe to repeat: a random UUID, used for this one creation and nothing else. A repeat answers
-    FAILED_PRECONDITION naming the key that the first call made, with another body INVALID_ARGUMENT. (That a repeat
-    within 10 minutes answers the same key string is not built yet.)
+    """Makes the call safe to repeat: a random (version 4) UUID, used for this one creation and nothing else, not as
+    x-request-id either. Within 10 minutes a repeat answers the same key, as it is by then, and the same key string, from
+    a copy that opens with this id alone; keysvc does not keep the id. Later it is FAILED_PRECONDITION, naming the key
+    (ErrorInfo metadata `key_id`, `secret_id`); with another body INVALID_ARGUMENT.
     """
     reason: _builtins.str
     """Why, for the audit event; at most 512 characters."""
@@ -254,7 +255,7 @@ class ListRequest(_message.Message):
 
         @_builtins.property
         def idle_since(self) -> _timestamp_pb2.Timestamp:
-            """Not used since this time. Not built yet: UNIMPLEMENTED."""
+            """Not accepted by Verify since this time, nor created since, as of Key.usage_time."""
 
         def __init__(
             self,

@@ -140,10 +140,10 @@ class KeyServiceServicer(object):
     def Create(self, request, context):
         """Creates a key and shows its key string, this once.
         The caller must hold whatever it grants, with scopes or role; only an operator creates keys of `keysvc/system`.
-        Permission `keys.write`. Not safe to retry without request_id: each success mints a key. With request_id it never
-        mints a second one.
+        Permission `keys.write`. Not safe to retry without request_id: each success mints a key. With it a repeat answers the
+        same key and the same key string.
         Errors: INVALID_ARGUMENT, NOT_FOUND (workspace), PERMISSION_DENIED (granting what the caller does not hold),
-        RESOURCE_EXHAUSTED (key limit of the workspace), FAILED_PRECONDITION (request_id used before).
+        RESOURCE_EXHAUSTED (key limit of the workspace), FAILED_PRECONDITION (request_id used more than 10 minutes ago).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,7 +159,8 @@ class KeyServiceServicer(object):
 
     def List(self, request, context):
         """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out. A page
-        of large keys can be shorter than asked for; the list has ended when next_page_token is empty.
+        can be shorter than asked for, even empty, where keys are large or few of many match: the list has ended when
+        next_page_token is empty.
         Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -180,9 +181,9 @@ class KeyServiceServicer(object):
     def Rotate(self, request, context):
         """Mints a second secret for the key and shows its key string, this once; the old one goes on for the overlap, then
         retires, or earlier if that was so before. Nothing else of the key changes.
-        Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
-        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
-        before), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
+        Permission `keys.write`. Safe to retry with request_id: a repeat answers the same secret.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used more
+        than 10 minutes ago), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,8 +243,14 @@ class KeyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RecordUsage(self, request, context):
-        """Records what was done with keys, durable before the answer.
-        Permission `usage.write`. Safe to retry: each batch of a source is counted once. Not built yet: UNIMPLEMENTED.
+        """Records what was done with keys, durable before the answer. A source numbers its batches 1, 2, 3 …; each is counted
+        once, however often it is sent and whichever server gets it. A record that can never be kept is told in `failures`,
+        and does not hold up the others.
+        Kept so far: outcomes and units, as totals of each secret. Resource, status, address and time are checked, and will
+        be kept with the time series that are not built yet.
+        Permission `usage.write`. Safe to retry: send the same batch again until it is answered.
+        Errors: INVALID_ARGUMENT, PERMISSION_DENIED (the source is another caller's), FAILED_PRECONDITION (a gap before the
+        batch: ErrorInfo metadata `expected_batch_seq`; or another batch was recorded under its number).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,10 +51,10 @@ class KeyServiceStub:
     Create: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CreateRequest, _key_service_pb2.CreateResponse]
     """Creates a key and shows its key string, this once.
     The caller must hold whatever it grants, with scopes or role; only an operator creates keys of `keysvc/system`.
-    Permission `keys.write`. Not safe to retry without request_id: each success mints a key. With request_id it never
-    mints a second one.
+    Permission `keys.write`. Not safe to retry without request_id: each success mints a key. With it a repeat answers the
+    same key and the same key string.
     Errors: INVALID_ARGUMENT, NOT_FOUND (workspace), PERMISSION_DENIED (granting what the caller does not hold),
-    RESOURCE_EXHAUSTED (key limit of the workspace), FAILED_PRECONDITION (request_id used before).
+    RESOURCE_EXHAUSTED (key limit of the workspace), FAILED_PRECONDITION (request_id used more than 10 minutes ago).
     """
     Get: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.GetRequest, _key_service_pb2.GetResponse]
     """Gets one key.
@@ -62,7 +62,8 @@ class KeyServiceStub:
     """
     List: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListRequest, _key_service_pb2.ListResponse]
     """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out. A page
-    of large keys can be shorter than asked for; the list has ended when next_page_token is empty.
+    can be shorter than asked for, even empty, where keys are large or few of many match: the list has ended when
+    next_page_token is empty.
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
     """
     Update: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.UpdateRequest, _key_service_pb2.UpdateResponse]
@@ -75,9 +76,9 @@ class KeyServiceStub:
     Rotate: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RotateRequest, _key_service_pb2.RotateResponse]
     """Mints a second secret for the key and shows its key string, this once; the old one goes on for the overlap, then
     retires, or earlier if that was so before. Nothing else of the key changes.
-    Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
-    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
-    before), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
+    Permission `keys.write`. Safe to retry with request_id: a repeat answers the same secret.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used more
+    than 10 minutes ago), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
     """
     CancelRotation: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]
     """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
@@ -109,8 +110,14 @@ class KeyServiceStub:
     Permission `verify`. Safe to retry. Errors: as Verify.
     """
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.RecordUsageRequest, _usage_pb2.RecordUsageResponse]
-    """Records what was done with keys, durable before the answer.
-    Permission `usage.write`. Safe to retry: each batch of a source is counted once. Not built yet: UNIMPLEMENTED.
+    """Records what was done with keys, durable before the answer. A source numbers its batches 1, 2, 3 …; each is counted
+    once, however often it is sent and whichever server gets it. A record that can never be kept is told in `failures`,
+    and does not hold up the others.
+    Kept so far: outcomes and units, as totals of each secret. Resource, status, address and time are checked, and will
+    be kept with the time series that are not built yet.
+    Permission `usage.write`. Safe to retry: send the same batch again until it is answered.
+    Errors: INVALID_ARGUMENT, PERMISSION_DENIED (the source is another caller's), FAILED_PRECONDITION (a gap before the
+    batch: ErrorInfo metadata `expected_batch_seq`; or another batch was recorded under its number).
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RenewLeaseRequest, _key_service_pb2.RenewLeaseResponse]
     """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal.
@@ -142,10 +149,10 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Create: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CreateRequest, _key_service_pb2.CreateResponse]  # type: ignore[assignment]
     """Creates a key and shows its key string, this once.
     The caller must hold whatever it grants, with scopes or role; only an operator creates keys of `keysvc/system`.
-    Permission `keys.write`. Not safe to retry without request_id: each success mints a key. With request_id it never
-    mints a second one.
+    Permission `keys.write`. Not safe to retry without request_id: each success mints a key. With it a repeat answers the
+    same key and the same key string.
     Errors: INVALID_ARGUMENT, NOT_FOUND (workspace), PERMISSION_DENIED (granting what the caller does not hold),
-    RESOURCE_EXHAUSTED (key limit of the workspace), FAILED_PRECONDITION (request_id used before).
+    RESOURCE_EXHAUSTED (key limit of the workspace), FAILED_PRECONDITION (request_id used more than 10 minutes ago).
     """
     Get: _aio.UnaryUnaryMultiCallable[_key_service_pb2.GetRequest, _key_service_pb2.GetResponse]  # type: ignore[assignment]
     """Gets one key.
@@ -153,7 +160,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     List: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListRequest, _key_service_pb2.ListResponse]  # type: ignore[assignment]
     """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out. A page
-    of large keys can be shorter than asked for; the list has ended when next_page_token is empty.
+    can be shorter than asked for, even empty, where keys are large or few of many match: the list has ended when
+    next_page_token is empty.
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
     """
     Update: _aio.UnaryUnaryMultiCallable[_key_service_pb2.UpdateRequest, _key_service_pb2.UpdateResponse]  # type: ignore[assignment]
@@ -166,9 +174,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Rotate: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateRequest, _key_service_pb2.RotateResponse]  # type: ignore[assignment]
     """Mints a second secret for the key and shows its key string, this once; the old one goes on for the overlap, then
     retires, or earlier if that was so before. Nothing else of the key changes.
-    Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
-    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
-    before), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
+    Permission `keys.write`. Safe to retry with request_id: a repeat answers the same secret.
+    Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used more
+    than 10 minutes ago), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
     """
     CancelRotation: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]  # type: ignore[assignment]
     """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
@@ -200,8 +208,14 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Permission `verify`. Safe to retry. Errors: as Verify.
     """
     RecordUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.RecordUsageRequest, _usage_pb2.RecordUsageResponse]  # type: ignore[assignment]
-    """Records what was done with keys, durable before the answer.
-    Permission `usage.write`. Safe to retry: each batch of a source is counted once. Not built yet: UNIMPLEMENTED.
+    """Records what was done with keys, durable before the answer. A source numbers its batches 1, 2, 3 …; each is counted
+    once, however often it is sent and whichever server gets it. A record that can never be kept is told in `failures`,
+    and does not hold up the others.
+    Kept so far: outcomes and units, as totals of each secret. Resource, status, address and time are checked, and will
+    be kept with the time series that are not built yet.
+    Permission `usage.write`. Safe to retry: send the same batch again until it is answered.
+    Errors: INVALID_ARGUMENT, PERMISSION_DENIED (the source is another caller's), FAILED_PRECONDITION (a gap before the
+    batch: ErrorInfo metadata `expected_batch_seq`; or another batch was recorded under its number).
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RenewLeaseRequest, _key_service_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal.
@@ -236,10 +250,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_key_service_pb2.CreateResponse, _abc.Awaitable[_key_service_pb2.CreateResponse]]:
         """Creates a key and shows its key string, this once.
         The caller must hold whatever it grants, with scopes or role; only an operator creates keys of `keysvc/system`.
-        Permission `keys.write`. Not safe to retry without request_id: each success mints a key. With request_id it never
-        mints a second one.
+        Permission `keys.write`. Not safe to retry without request_id: each success mints a key. With it a repeat answers the
+        same key and the same key string.
         Errors: INVALID_ARGUMENT, NOT_FOUND (workspace), PERMISSION_DENIED (granting what the caller does not hold),
-        RESOURCE_EXHAUSTED (key limit of the workspace), FAILED_PRECONDITION (request_id used before).
+        RESOURCE_EXHAUSTED (key limit of the workspace), FAILED_PRECONDITION (request_id used more than 10 minutes ago).
         """
 
     @_abc_1.abstractmethod
@@ -259,7 +273,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.ListResponse, _abc.Awaitable[_key_service_pb2.ListResponse]]:
         """Lists keys, newest first. Pages are stable: a key that is there throughout is neither repeated nor left out. A page
-        of large keys can be shorter than asked for; the list has ended when next_page_token is empty.
+        can be shorter than asked for, even empty, where keys are large or few of many match: the list has ended when
+        next_page_token is empty.
         Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace).
         """
 
@@ -284,9 +299,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_key_service_pb2.RotateResponse, _abc.Awaitable[_key_service_pb2.RotateResponse]]:
         """Mints a second secret for the key and shows its key string, this once; the old one goes on for the overlap, then
         retires, or earlier if that was so before. Nothing else of the key changes.
-        Permission `keys.write`. Safe to retry with request_id: it never mints a second one.
-        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used
-        before), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
+        Permission `keys.write`. Safe to retry with request_id: a repeat answers the same secret.
+        Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked; two secrets live already; request_id used more
+        than 10 minutes ago), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
         """
 
     @_abc_1.abstractmethod
@@ -360,8 +375,14 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_pb2.RecordUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_pb2.RecordUsageResponse, _abc.Awaitable[_usage_pb2.RecordUsageResponse]]:
-        """Records what was done with keys, durable before the answer.
-        Permission `usage.write`. Safe to retry: each batch of a source is counted once. Not built yet: UNIMPLEMENTED.
+        """Records what was done with keys, durable before the answer. A source numbers its batches 1, 2, 3 …; each is counted
+        once, however often it is sent and whichever server gets it. A record that can never be kept is told in `failures`,
+        and does not hold up the others.
+        Kept so far: outcomes and units, as totals of each secret. Resource, status, address and time are checked, and will
+        be kept with the time series that are not built yet.
+        Permission `usage.write`. Safe to retry: send the same batch again until it is answered.
+        Errors: INVALID_ARGUMENT, PERMISSION_DENIED (the source is another caller's), FAILED_PRECONDITION (a gap before the
+        batch: ErrorInfo metadata `expected_batch_seq`; or another batch was recorded under its number).
         """
 
     @_abc_1.abstractmethod

@@ -62,23 +62,23 @@ class UsageRecord(_message.Message):
     OCCUR_TIME_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """The key, as Verify answered it."""
+    """The key, as Verify answered it. Required."""
     secret_id: _builtins.str
-    """The secret, as Verify answered it."""
+    """The secret of that key, as Verify answered it. Required."""
     outcome: Global___Outcome.ValueType
-    """How the work went."""
+    """How the work went. Required."""
     status_code: _builtins.int
-    """HTTP or gRPC status that the end user got."""
+    """HTTP or gRPC status that the end user got, 0 to 999."""
     resource: _builtins.str
     """What was accessed, at most 128 characters."""
     units: _builtins.int
-    """Units of the caller's own measure (pages, tokens, bytes)."""
+    """Units of the caller's own measure (pages, tokens, bytes), of all the events together: 0 to 10^12."""
     source_ip: _builtins.str
     """Address of the end user."""
     request_id: _builtins.str
     """The caller's own trace id, at most 128 characters."""
     count: _builtins.int
-    """How many equal events this record stands for; 0 counts as 1."""
+    """How many equal events this record stands for, at most 1000000; 0 counts as 1."""
     @_builtins.property
     def occur_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened. Absent: when the record arrives."""
@@ -115,9 +115,11 @@ class RecordUsageRequest(_message.Message):
     BATCH_SEQ_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     source_id: _builtins.str
-    """Who counts: 1 to 128 characters, owned by the caller that first used it."""
+    """Who counts: 1 to 128 characters, owned by the caller that first used it. A process that does not remember its last
+    batch_seq takes a new one, such as a random UUID.
+    """
     batch_seq: _builtins.int
-    """1 for the source's first batch, then one more for each."""
+    """1 for the source's first batch, then one more for each. The next one may be sent when this one is answered."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRecord]:
         """1 to 1000 records."""
@@ -154,7 +156,7 @@ class RecordUsageResponse(_message.Message):
         index: _builtins.int
         """Its place in the batch, from 0."""
         message: _builtins.str
-        """What is wrong with it, naming the field."""
+        """What is wrong with it, naming the field, and what is allowed."""
         def __init__(
             self,
             *,
@@ -171,9 +173,9 @@ class RecordUsageResponse(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     accepted: _builtins.int
-    """How many records were kept."""
+    """How many records are kept."""
     duplicate: _builtins.bool
-    """This batch had been kept before; it was not counted again."""
+    """This batch had been recorded before; it was not counted again."""
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordUsageResponse.Failure]:
         """Records that will never be kept."""
@@ -211,28 +213,28 @@ class UsageBucket(_message.Message):
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     UNITS_FIELD_NUMBER: _builtins.int
     workspace: _builtins.str
-    """The workspace that was counted."""
+    """The workspace that was counted. Empty: presentations that proved no key that the verifying caller may know of."""
     key_id: _builtins.str
     """The key, when grouped by key."""
     secret_id: _builtins.str
     """The secret, when grouped by secret."""
     verdict: _verify_pb2.Verdict.ValueType
-    """The verdict, when grouped by verdict."""
+    """The verdict, when grouped by verdict. Unspecified: what RecordUsage reported, which has none."""
     resource: _builtins.str
-    """The resource, when grouped by resource."""
+    """The resource, when grouped by resource. Not sent yet."""
     source_ip: _builtins.str
-    """The source address, when grouped by source."""
+    """The source address, when grouped by source. Not sent yet."""
     verify_count: _builtins.int
     """How many Verifies were counted."""
     success_count: _builtins.int
-    """How many recorded successes."""
+    """How many successes RecordUsage reported."""
     failure_count: _builtins.int
-    """How many recorded failures."""
+    """How many failures RecordUsage reported."""
     units: _builtins.int
-    """Sum of the recorded units."""
+    """Sum of the units that RecordUsage reported."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Start of the time bucket. Absent when the query did not group by time."""
+        """Start of the time bucket. Absent when the query did not group by time. Not sent yet."""
 
     def __init__(
         self,

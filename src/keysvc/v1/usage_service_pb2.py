@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from keysvc.v1 import usage_pb2 as keysvc_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkeysvc/v1/usage_service.proto\x12\tkeysvc.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15keysvc/v1/usage.proto\"\x94\x03\n\x11QueryUsageRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06\x62ucket\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x06groups\x18\x06 \x03(\x0e\x32\".keysvc.v1.QueryUsageRequest.Group\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"x\n\x05Group\x12\x15\n\x11GROUP_UNSPECIFIED\x10\x00\x12\r\n\tGROUP_KEY\x10\x01\x12\x10\n\x0cGROUP_SECRET\x10\x02\x12\x11\n\rGROUP_VERDICT\x10\x03\x12\x12\n\x0eGROUP_RESOURCE\x10\x04\x12\x10\n\x0cGROUP_SOURCE\x10\x05\"V\n\x12QueryUsageResponse\x12\'\n\x07\x62uckets\x18\x01 \x03(\x0b\x32\x16.keysvc.v1.UsageBucket\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x02\n\x07\x41nomaly\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.keysvc.v1.Anomaly.Kind\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tworkspace\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x99\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_NEW_SOURCE\x10\x01\x12\x16\n\x12KIND_FAILURE_SPIKE\x10\x02\x12\x16\n\x12KIND_UNUSUAL_HOURS\x10\x03\x12\x17\n\x13KIND_MISSING_SCOPES\x10\x04\x12\x1d\n\x19KIND_USE_AFTER_REVOCATION\x10\x05\"\x80\x01\n\x14ListAnomaliesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"W\n\x15ListAnomaliesResponse\x12%\n\tanomalies\x18\x01 \x03(\x0b\x32\x12.keysvc.v1.Anomaly\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x83\x01\n\x17ListUnusedScopesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12.\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"A\n\x0cUnusedScopes\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\"c\n\x18ListUnusedScopesResponse\x12.\n\runused_scopes\x18\x01 \x03(\x0b\x32\x17.keysvc.v1.UnusedScopes\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x8a\x02\n\x0cUsageService\x12I\n\nQueryUsage\x12\x1c.keysvc.v1.QueryUsageRequest\x1a\x1d.keysvc.v1.QueryUsageResponse\x12R\n\rListAnomalies\x12\x1f.keysvc.v1.ListAnomaliesRequest\x1a .keysvc.v1.ListAnomaliesResponse\x12[\n\x10ListUnusedScopes\x12\".keysvc.v1.ListUnusedScopesRequest\x1a#.keysvc.v1.ListUnusedScopesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkeysvc/v1/usage_service.proto\x12\tkeysvc.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15keysvc/v1/usage.proto\"\x94\x03\n\x11QueryUsageRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06\x62ucket\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x06groups\x18\x06 \x03(\x0e\x32\".keysvc.v1.QueryUsageRequest.Group\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"x\n\x05Group\x12\x15\n\x11GROUP_UNSPECIFIED\x10\x00\x12\r\n\tGROUP_KEY\x10\x01\x12\x10\n\x0cGROUP_SECRET\x10\x02\x12\x11\n\rGROUP_VERDICT\x10\x03\x12\x12\n\x0eGROUP_RESOURCE\x10\x04\x12\x10\n\x0cGROUP_SOURCE\x10\x05\"\x86\x01\n\x12QueryUsageResponse\x12\'\n\x07\x62uckets\x18\x01 \x03(\x0b\x32\x16.keysvc.v1.UsageBucket\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12.\n\nusage_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x02\n\x07\x41nomaly\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.keysvc.v1.Anomaly.Kind\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tworkspace\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x99\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_NEW_SOURCE\x10\x01\x12\x16\n\x12KIND_FAILURE_SPIKE\x10\x02\x12\x16\n\x12KIND_UNUSUAL_HOURS\x10\x03\x12\x17\n\x13KIND_MISSING_SCOPES\x10\x04\x12\x1d\n\x19KIND_USE_AFTER_REVOCATION\x10\x05\"\x80\x01\n\x14ListAnomaliesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"W\n\x15ListAnomaliesResponse\x12%\n\tanomalies\x18\x01 \x03(\x0b\x32\x12.keysvc.v1.Anomaly\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x83\x01\n\x17ListUnusedScopesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12.\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"A\n\x0cUnusedScopes\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\"c\n\x18ListUnusedScopesResponse\x12.\n\runused_scopes\x18\x01 \x03(\x0b\x32\x17.keysvc.v1.UnusedScopes\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x8a\x02\n\x0cUsageService\x12I\n\nQueryUsage\x12\x1c.keysvc.v1.QueryUsageRequest\x1a\x1d.keysvc.v1.QueryUsageResponse\x12R\n\rListAnomalies\x12\x1f.keysvc.v1.ListAnomaliesRequest\x1a .keysvc.v1.ListAnomaliesResponse\x12[\n\x10ListUnusedScopes\x12\".keysvc.v1.ListUnusedScopesRequest\x1a#.keysvc.v1.ListUnusedScopesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,22 +38,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYUSAGEREQUEST']._serialized_end=537
   _globals['_QUERYUSAGEREQUEST_GROUP']._serialized_start=417
   _globals['_QUERYUSAGEREQUEST_GROUP']._serialized_end=537
-  _globals['_QUERYUSAGERESPONSE']._serialized_start=539
-  _globals['_QUERYUSAGERESPONSE']._serialized_end=625
-  _globals['_ANOMALY']._serialized_start=628
-  _globals['_ANOMALY']._serialized_end=926
-  _globals['_ANOMALY_KIND']._serialized_start=773
-  _globals['_ANOMALY_KIND']._serialized_end=926
-  _globals['_LISTANOMALIESREQUEST']._serialized_start=929
-  _globals['_LISTANOMALIESREQUEST']._serialized_end=1057
-  _globals['_LISTANOMALIESRESPONSE']._serialized_start=1059
-  _globals['_LISTANOMALIESRESPONSE']._serialized_end=1146
-  _globals['_LISTUNUSEDSCOPESREQUEST']._serialized_start=1149
-  _globals['_LISTUNUSEDSCOPESREQUEST']._serialized_end=1280
-  _globals['_UNUSEDSCOPES']._serialized_start=1282
-  _globals['_UNUSEDSCOPES']._serialized_end=1347
-  _globals['_LISTUNUSEDSCOPESRESPONSE']._serialized_start=1349
-  _globals['_LISTUNUSEDSCOPESRESPONSE']._serialized_end=1448
-  _globals['_USAGESERVICE']._serialized_start=1451
-  _globals['_USAGESERVICE']._serialized_end=1717
+  _globals['_QUERYUSAGERESPONSE']._serialized_start=540
+  _globals['_QUERYUSAGERESPONSE']._serialized_end=674
+  _globals['_ANOMALY']._serialized_start=677
+  _globals['_ANOMALY']._serialized_end=975
+  _globals['_ANOMALY_KIND']._serialized_start=822
+  _globals['_ANOMALY_KIND']._serialized_end=975
+  _globals['_LISTANOMALIESREQUEST']._serialized_start=978
+  _globals['_LISTANOMALIESREQUEST']._serialized_end=1106
+  _globals['_LISTANOMALIESRESPONSE']._serialized_start=1108
+  _globals['_LISTANOMALIESRESPONSE']._serialized_end=1195
+  _globals['_LISTUNUSEDSCOPESREQUEST']._serialized_start=1198
+  _globals['_LISTUNUSEDSCOPESREQUEST']._serialized_end=1329
+  _globals['_UNUSEDSCOPES']._serialized_start=1331
+  _globals['_UNUSEDSCOPES']._serialized_end=1396
+  _globals['_LISTUNUSEDSCOPESRESPONSE']._serialized_start=1398
+  _globals['_LISTUNUSEDSCOPESRESPONSE']._serialized_end=1497
+  _globals['_USAGESERVICE']._serialized_start=1500
+  _globals['_USAGESERVICE']._serialized_end=1766
 # @@protoc_insertion_point(module_scope)

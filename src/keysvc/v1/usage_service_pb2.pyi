@@ -43,9 +43,9 @@ class QueryUsageRequest(_message.Message):
         GROUP_VERDICT: QueryUsageRequest._Group.ValueType  # 3
         """By verdict."""
         GROUP_RESOURCE: QueryUsageRequest._Group.ValueType  # 4
-        """By resource."""
+        """By resource. Not built yet: UNIMPLEMENTED."""
         GROUP_SOURCE: QueryUsageRequest._Group.ValueType  # 5
-        """By source address."""
+        """By source address. Not built yet: UNIMPLEMENTED."""
 
     class Group(_Group, metaclass=_GroupEnumTypeWrapper):
         """What to keep apart in the answer."""
@@ -59,9 +59,9 @@ class QueryUsageRequest(_message.Message):
     GROUP_VERDICT: QueryUsageRequest.Group.ValueType  # 3
     """By verdict."""
     GROUP_RESOURCE: QueryUsageRequest.Group.ValueType  # 4
-    """By resource."""
+    """By resource. Not built yet: UNIMPLEMENTED."""
     GROUP_SOURCE: QueryUsageRequest.Group.ValueType  # 5
-    """By source address."""
+    """By source address. Not built yet: UNIMPLEMENTED."""
 
     WORKSPACE_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
@@ -81,15 +81,15 @@ class QueryUsageRequest(_message.Message):
     """Where to go on, from the answer before."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """From this time on. Absent: from the beginning."""
+        """From this time on. Absent: from the beginning. Not built yet: UNIMPLEMENTED."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Before this time. Absent: until now."""
+        """Before this time. Absent: until now. Not built yet: UNIMPLEMENTED."""
 
     @_builtins.property
     def bucket(self) -> _duration_pb2.Duration:
-        """Length of the time buckets. Absent: one for all."""
+        """Length of the time buckets. Absent: one for all. Not built yet: UNIMPLEMENTED."""
 
     @_builtins.property
     def groups(self) -> _containers.RepeatedScalarFieldContainer[Global___QueryUsageRequest.Group.ValueType]:
@@ -123,21 +123,27 @@ class QueryUsageResponse(_message.Message):
 
     BUCKETS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    USAGE_TIME_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Pass it as page_token for more. Empty: that was all."""
     @_builtins.property
     def buckets(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageBucket]:
-        """One bucket for each group that was used."""
+        """One bucket for each workspace and group that was used."""
+
+    @_builtins.property
+    def usage_time(self) -> _timestamp_pb2.Timestamp:
+        """How fresh the counts of Verifies are: see Key.usage_time."""
 
     def __init__(
         self,
         *,
         buckets: _abc.Iterable[_usage_pb2.UsageBucket] | None = ...,
         next_page_token: _builtins.str = ...,
+        usage_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage_time", b"usage_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "next_page_token", b"next_page_token", "usage_time", b"usage_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

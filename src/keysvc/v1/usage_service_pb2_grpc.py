@@ -27,8 +27,6 @@ if _version_not_supported:
 
 class UsageServiceStub(object):
     """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List.
-
-    None of these RPCs is built yet: they answer UNIMPLEMENTED.
     """
 
     def __init__(self, channel):
@@ -56,13 +54,12 @@ class UsageServiceStub(object):
 
 class UsageServiceServicer(object):
     """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List.
-
-    None of these RPCs is built yet: they answer UNIMPLEMENTED.
     """
 
     def QueryUsage(self, request, context):
-        """Counts Verifies and recorded work, grouped as asked.
-        Permission `usage.read`. Safe to retry. Not built yet: UNIMPLEMENTED.
+        """Totals of Verifies and recorded work: one bucket for each workspace and group that was used, ordered by workspace,
+        key, secret and verdict. Pages are of one moment each, not all of the same.
+        Permission `usage.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace or key).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,8 +110,6 @@ def add_UsageServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class UsageService(object):
     """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List.
-
-    None of these RPCs is built yet: they answer UNIMPLEMENTED.
     """
 
     @staticmethod

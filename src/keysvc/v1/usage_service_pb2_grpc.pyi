@@ -27,18 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UsageServiceStub:
-    """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List.
-
-    None of these RPCs is built yet: they answer UNIMPLEMENTED.
-    """
+    """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UsageServiceAsyncStub: ...
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]
-    """Counts Verifies and recorded work, grouped as asked.
-    Permission `usage.read`. Safe to retry. Not built yet: UNIMPLEMENTED.
+    """Totals of Verifies and recorded work: one bucket for each workspace and group that was used, ordered by workspace,
+    key, secret and verdict. Pages are of one moment each, not all of the same.
+    Permission `usage.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace or key).
     """
     ListAnomalies: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListAnomaliesRequest, _usage_service_pb2.ListAnomaliesResponse]
     """Lists what looks wrong: new source addresses, spikes of failures, use outside the usual hours, attempts at scopes
@@ -52,15 +50,13 @@ class UsageServiceStub:
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
-    """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List.
-
-    None of these RPCs is built yet: they answer UNIMPLEMENTED.
-    """
+    """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     QueryUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.QueryUsageRequest, _usage_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
-    """Counts Verifies and recorded work, grouped as asked.
-    Permission `usage.read`. Safe to retry. Not built yet: UNIMPLEMENTED.
+    """Totals of Verifies and recorded work: one bucket for each workspace and group that was used, ordered by workspace,
+    key, secret and verdict. Pages are of one moment each, not all of the same.
+    Permission `usage.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace or key).
     """
     ListAnomalies: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListAnomaliesRequest, _usage_service_pb2.ListAnomaliesResponse]  # type: ignore[assignment]
     """Lists what looks wrong: new source addresses, spikes of failures, use outside the usual hours, attempts at scopes
@@ -73,10 +69,7 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List.
-
-    None of these RPCs is built yet: they answer UNIMPLEMENTED.
-    """
+    """What keys are used for. Idle, expiring and overdue keys are found with the filter of KeyService.List."""
 
     @_abc_1.abstractmethod
     def QueryUsage(
@@ -84,8 +77,9 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.QueryUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.QueryUsageResponse, _abc.Awaitable[_usage_service_pb2.QueryUsageResponse]]:
-        """Counts Verifies and recorded work, grouped as asked.
-        Permission `usage.read`. Safe to retry. Not built yet: UNIMPLEMENTED.
+        """Totals of Verifies and recorded work: one bucket for each workspace and group that was used, ordered by workspace,
+        key, secret and verdict. Pages are of one moment each, not all of the same.
+        Permission `usage.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND (workspace or key).
         """
 
     @_abc_1.abstractmethod
