@@ -1,5 +1,6 @@
 """A running keysvc as tests see it: a socket, the generated stubs, an operator key."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -190,6 +191,14 @@ class Deployment:
         operator = await self.client()
         created = await operator.create(workspace="keysvc/system", scopes=scopes, **fields)
         return await self.client(created.key_string)
+
+
+async def eventually(check: Callable[[], Awaitable[T]], seconds: float = 20) -> T:
+    """What a check answers when it first answers something; for what servers do by themselves after a while."""
+    async with asyncio.timeout(seconds):
+        while not (answer := await check()):  # noqa: ASYNC110 (a server cannot set our event)
+            await asyncio.sleep(0.05)
+    return answer
 
 
 def request_id() -> str:

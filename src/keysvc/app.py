@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,14 +19,18 @@ from keysvc.core.keystring import KeyString
 from keysvc.core.page import PageTokens
 from keysvc.core.pepper import Peppers
 from keysvc.core.permission import Permission
+from keysvc.core.usage import Meter
 from keysvc.rpc.door import Door
 from keysvc.rpc.server import Server, Tls, check_address
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
 from keysvc.service.callers import Call, Caller, Callers
 from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
-from keysvc.service.minting import Minting
+from keysvc.service.metering import FLUSH_SECONDS, Metering
+from keysvc.service.minting import REPEATABLE, Minting
+from keysvc.service.periodic import Periodic
 from keysvc.service.reading import Reading
+from keysvc.service.recording import Recording
 from keysvc.service.rotating import Rotating
 from keysvc.service.tenancy import Tenancy
 from keysvc.service.updating import Updating
@@ -39,6 +44,8 @@ from keysvc.store.listings import Listings
 from keysvc.store.lookups import Lookups
 from keysvc.store.migrate import UnfitDatabaseError, find_schema, migrate, newest_schema
 from keysvc.store.peppers import DeploymentKeys, has_pepper, read_deployment_keys
+from keysvc.store.sweeper import Sweeper
+from keysvc.store.usage_totals import UsageTotals
 
 START_ATTEMPTS: Final = 3
 
@@ -47,6 +54,9 @@ KEEP_ALIVE_SECONDS: Final = 0.5
 
 DRAIN_SECONDS: Final = 1.5
 """How long calls under way may take to finish at the end; together with the database's end less than 5 s."""
+
+SWEEP_SECONDS: Final = 5.0
+FORGET_SECONDS: Final = 600.0
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -145,7 +155,7 @@ async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key
     operator_key = None
     if show_operator_key and settings.database_url is None:
         operator_key = await _create_operator(storage, another=False)
-    has_operator = await Reading(Listings(storage.database), PageTokens(storage.keys.tag_key)).has_operator()
+    has_operator = await _reading(storage).has_operator()
     return Started(address, tls is not None, operator_key, has_operator)
 
 
@@ -222,9 +232,16 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
     tag_key, signing = storage.keys.tag_key, storage.keys.signing
     lookups = Lookups(storage.url, limit_seconds=storage.limits.look_up_seconds)
     changes = Changes(storage.database)
-    verifying = Verifying(lookups, storage.peppers, signing=signing, tag_key=tag_key)
-    reading = Reading(Listings(storage.database), PageTokens(tag_key))
+    totals, sweeper, meter = UsageTotals(storage.database), Sweeper(storage.database), Meter()
+    verifying = Verifying(lookups, storage.peppers, signing=signing, tag_key=tag_key, meter=meter)
+    reading = _reading(storage)
     minting = _minting(storage)
+    metering = Metering(meter, totals, f"server/{uuid4()}", clock=time.monotonic)
+    chores = (
+        Periodic("write usage", metering.flush, FLUSH_SECONDS),
+        Periodic("remove sealed copies", partial(sweeper.remove_sealed_copies, REPEATABLE), SWEEP_SECONDS),
+        Periodic("forget dead servers", totals.forget_dead_servers, FORGET_SECONDS),
+    )
     server = Server(
         Door(Callers(verifying)),
         {
@@ -235,17 +252,27 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
                 Lifecycle(changes),
                 reading,
                 verifying,
+                Recording(totals),
             ),
             "WorkspaceService": WorkspaceServicer(Tenancy(changes), reading),
-            "UsageService": UsageServicer(),
+            "UsageService": UsageServicer(reading),
             "AuditService": AuditServicer(reading),
         },
     )
+    for chore in chores:
+        chore.start()
     try:
         yield server
     finally:
         await server.stop(DRAIN_SECONDS)
         await lookups.close()
+        await asyncio.gather(*(chore.stop() for chore in chores))
+        await metering.finish()
+
+
+def _reading(storage: Storage) -> Reading:
+    """What gets and lists."""
+    return Reading(Listings(storage.database), UsageTotals(storage.database), PageTokens(storage.keys.tag_key))
 
 
 def _minting(storage: Storage) -> Minting:

@@ -96,10 +96,14 @@ def test_a_workspace_is_described_as_by_hand() -> None:
         (
             KEY,
             describe_key(KEY),
-            {"id", "workspace", "creator", "create_time", "update_time", "at", "revision", "version"},
+            {"id", "workspace", "creator", "create_time", "update_time", "at", "revision", "version", "usage_time"},
         ),
         (WORKSPACE, describe_workspace(WORKSPACE), {"id", "name", "create_time", "update_time", "revision", "version"}),
-        (KEY.secrets[0], describe_key(KEY)["secrets"][0], {"create_time", "revision"}),
+        (
+            KEY.secrets[0],
+            describe_key(KEY)["secrets"][0],
+            {"create_time", "revision", "predecessor_retire_time", "usage_total", "last_used_time"},
+        ),
     ],
     ids=["key", "workspace", "secret"],
 )

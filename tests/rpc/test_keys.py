@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from keysvc.v1 import key_pb2, usage_pb2, workspace_service_pb2
+from keysvc.v1 import key_pb2, key_service_pb2, usage_service_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused, request_id
 
 
@@ -197,35 +197,13 @@ async def test_expiry_follows_the_workspace(operator: Client) -> None:
         assert set(refused.value.violations) == {field}
 
 
-async def test_a_repeated_create_mints_no_second_key(operator: Client) -> None:
-    """A request id makes one key, however often and however concurrently it is used."""
-    wanted = {"display_name": "once", "request_id": request_id()}
-    outcomes = await asyncio.gather(*(operator.create(**wanted) for _ in range(20)), return_exceptions=True)
-    created = [each for each in outcomes if not isinstance(each, Refused)]
-    refusals = [each for each in outcomes if isinstance(each, Refused)]
-    assert len(created) == 1
-    assert {each.code.name for each in refusals} == {"FAILED_PRECONDITION"}
-    assert {each.metadata["key_id"] for each in refusals} == {created[0].key.id}
-    with pytest.raises(Refused) as refused:
-        await operator.create(**wanted | {"display_name": "other"})
-    assert set(refused.value.violations) == {"request_id"}
-    assert len((await operator.list(workspace=WORKSPACE)).keys) == 1
-
-
-async def test_a_request_id_belongs_to_its_caller(deployment: Deployment, operator: Client) -> None:
-    """Two callers may use the same id by chance."""
-    wanted = {"request_id": request_id()}
-    await operator.create(**wanted)
-    other = await deployment.caller("keys.write")
-    await other.create(**wanted)
-
-
 async def test_what_is_not_built_says_so(operator: Client) -> None:
     """RPCs, filters and settings that come later are UNIMPLEMENTED, never silently ignored."""
     for attempt in (
-        operator.call(operator.keys.RecordUsage, usage_pb2.RecordUsageRequest()),
+        operator.call(operator.keys.RenewLease, key_service_pb2.RenewLeaseRequest()),
+        operator.call(operator.usage.QueryUsage, usage_service_pb2.QueryUsageRequest(start_time={"seconds": 1})),
+        operator.call(operator.usage.QueryUsage, usage_service_pb2.QueryUsageRequest(groups=[1, 5])),
         operator.list(rotation_overdue=True),
-        operator.list(idle_since={"seconds": 1}),
         operator.create_workspace("acme-corp/policy", rotation_policy={}),
         operator.call(
             operator.workspaces.UpdateWorkspace,

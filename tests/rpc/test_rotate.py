@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from keysvc.v1 import audit_service_pb2, key_pb2, key_service_pb2, verify_pb2
-from tests.deployment import Client, Deployment, Refused, request_id
+from tests.deployment import Client, Deployment, Refused
 
 DAY = 86_400
 
@@ -122,17 +122,16 @@ async def test_nobody_rotates_what_they_do_not_hold(deployment: Deployment, oper
     await holder.rotate(key_id)
 
 
-async def test_a_repeated_rotation_mints_no_second_secret(operator: Client) -> None:
-    """A request id makes one secret, however often it is used."""
-    key_id = (await operator.create()).key.id
-    wanted = {"request_id": request_id()}
-    outcomes = await asyncio.gather(*(operator.rotate(key_id, **wanted) for _ in range(10)), return_exceptions=True)
-    refusals = [each for each in outcomes if isinstance(each, Refused)]
-    assert len(refusals) == 9
-    assert {each.code.name for each in refusals} == {"FAILED_PRECONDITION"}
-    key = await operator.get(key_id)
-    assert len(key.secrets) == 2
-    assert {each.metadata.get("secret_id") for each in refusals} == {key.secrets[1].id}
-    with pytest.raises(Refused) as refused:
-        await operator.rotate(key_id, overlap={}, **wanted)
-    assert set(refused.value.violations) == {"request_id"}
+async def test_a_cancelled_rotation_brings_back_the_end_that_was(operator: Client) -> None:
+    """Going back never extends an end that an earlier rotation had set."""
+    created = await operator.create()
+    first = await operator.rotate(created.key.id, overlap={"seconds": 3600})
+    await operator.revoke(created.key.id, secret_id=first.key.secrets[1].id)
+    end = first.key.secrets[0].retire_time
+    again = await operator.rotate(created.key.id, overlap={"seconds": 60})
+    assert again.key.secrets[0].retire_time.ToDatetime() < end.ToDatetime()
+    request = key_service_pb2.CancelRotationRequest(key_id=created.key.id)
+    cancelled = (await operator.call(operator.keys.CancelRotation, request)).key
+    assert cancelled.secrets[0].retire_time == end
+    assert await operator.verdict(created.key_string) == "VALID"
+    assert await operator.verdict(again.key_string) == "REVOKED"

@@ -75,6 +75,7 @@ def test_foreign_keys_are_the_same(found: Inspector) -> None:
         ("key", "workspace_id"): {},
         ("secret", "key_id"): {},
         ("secret", "pepper"): {},
+        ("key_activity", "key_id"): {},
         ("request", "key_id"): {"deferrable": True, "initially": "DEFERRED"},
     }
 

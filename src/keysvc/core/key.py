@@ -42,12 +42,26 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedCopy:
+    """A key string that only a request id opens, together with a pepper: that with the fingerprint ``pepper``."""
+
+    pepper: bytes
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class MintedFor:
-    """Which secret a request id made, and a digest of the request's body."""
+    """Which secret a request id made.
+
+    Parameters:
+        body_digest: of everything else that was asked for.
+        sealed: its key string; None when the time of repeats is over.
+    """
 
     key_id: UUID
     secret_id: str
     body_digest: bytes
+    sealed: SealedCopy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,9 @@ class Secret:
 
     Parameters:
         revision: of its last change; that with seq 0: none since creation.
+        predecessor_retire_time: when the secret that it was rotated in for would have retired without it.
+        usage_total: how often Verify judged it.
+        last_used_time: when Verify last accepted it.
     """
 
     id: str
@@ -64,6 +81,9 @@ class Secret:
     revision: Revision
     retire_time: datetime | None = None
     revocation: Revocation | None = None
+    predecessor_retire_time: datetime | None = None
+    usage_total: int = 0
+    last_used_time: datetime | None = None
 
     def state(self, at: datetime) -> State:
         """Its state at a time of the database's clock."""
@@ -86,6 +106,7 @@ class Key:
         version: counts changes; the etag.
         revision: of the last change that Verify's answers depend on; that with seq 0: none since creation.
         secrets: oldest first.
+        usage_time: every Verify answered before it is in the counts; None: no server is counting.
     """
 
     id: UUID
@@ -109,6 +130,7 @@ class Key:
     revocation: Revocation | None = None
     version: int = 1
     secrets: tuple[Secret, ...] = ()
+    usage_time: datetime | None = None
 
     @property
     def is_caller(self) -> bool:
@@ -125,6 +147,16 @@ class Key:
         if self.expire_time and self.expire_time <= self.at:
             return State.EXPIRED
         return State.ACTIVE
+
+    @property
+    def usage_total(self) -> int:
+        """How often Verify judged it, with whichever secret."""
+        return sum(secret.usage_total for secret in self.secrets)
+
+    @property
+    def last_used_time(self) -> datetime | None:
+        """When Verify last accepted it; None: never."""
+        return max((secret.last_used_time for secret in self.secrets if secret.last_used_time), default=None)
 
     @property
     def living_secrets(self) -> tuple[Secret, ...]:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from keysvc.core.key import State
 from keysvc.core.keystring import Environment
+from keysvc.core.usage import Group
 
 PAGE_SIZE_DEFAULT: Final = 50
 PAGE_SIZE_MAX: Final = 1000
@@ -22,6 +23,7 @@ class KeyFilter:
         workspaces: of one of these.
         hint_prefix: with a secret whose hint begins so.
         expire_before: ends before this time, ended ones included.
+        idle_since: neither accepted nor created since this time.
     """
 
     workspaces: tuple[str, ...] | None = None
@@ -33,6 +35,7 @@ class KeyFilter:
     hint_prefix: str | None = None
     display_name_prefix: str | None = None
     expire_before: datetime | None = None
+    idle_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,20 @@ class AuditFilter:
     method: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """Which totals, and what is kept apart besides workspaces.
+
+    Parameters:
+        workspaces: of one of these; None: of all, and of what belongs to none.
+        key_id: of this key alone.
+    """
+
+    workspaces: tuple[str, ...] | None = None
+    key_id: UUID | None = None
+    groups: frozenset[Group] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,10 @@ class Fields:
         """Read a UUID."""
         return self.read(field, text, _parse_uuid, UUID(int=0))
 
+    def random_uuid(self, field: str, text: str) -> UUID:
+        """Read a UUID that nobody can guess."""
+        return self.read(field, text, _parse_random_uuid, UUID(int=0))
+
     def time(self, field: str, message: Message) -> datetime | None:
         """Read a Timestamp field; None if it is absent."""
         if not message.HasField(field):
@@ -158,6 +162,13 @@ class Fields:
                 self.bad(f"update_mask.paths[{index}]", f"must be one of {', '.join(settable)}")
         return values
 
+    def number(self, field: str, number: int, highest: int) -> int:
+        """Read a number of 0 to ``highest``."""
+        if not 0 <= number <= highest:
+            self.bad(field, f"must be 0 to {highest}")
+            return 0
+        return number
+
     def page_size(self, size: int) -> int:
         """Read a page size; 0 is the default."""
         if not 0 <= size <= PAGE_SIZE_MAX:
@@ -174,3 +185,11 @@ def _parse_uuid(text: str) -> UUID:
     except ValueError:
         pass
     raise ValueError("must be a UUID such as 01234567-89ab-4cde-8f01-23456789abcd")
+
+
+def _parse_random_uuid(text: str) -> UUID:
+    """Read a random (version 4) UUID."""
+    uuid = _parse_uuid(text)
+    if uuid.version != 4:  # noqa: PLR2004 (RFC 9562 counts them)
+        raise ValueError("must be a random (version 4) UUID such as 01234567-89ab-4cde-8f01-23456789abcd")
+    return uuid

@@ -3,17 +3,25 @@
 import structlog
 
 from keysvc.core.verdict import Verdict
-from keysvc.rpc.translate import audit, keys, verify, workspaces
+from keysvc.rpc.translate import audit, keys, usage, verify, workspaces
 from keysvc.rpc.translate.times import complete_receipt
 from keysvc.service.callers import Call
 from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
 from keysvc.service.reading import Reading
+from keysvc.service.recording import Recording
 from keysvc.service.rotating import Rotating
 from keysvc.service.tenancy import Tenancy
 from keysvc.service.updating import Updating
 from keysvc.service.verifying import Answer, Verifying
-from keysvc.v1 import audit_service_pb2, key_service_pb2, verify_pb2, workspace_service_pb2
+from keysvc.v1 import (
+    audit_service_pb2,
+    key_service_pb2,
+    usage_pb2,
+    usage_service_pb2,
+    verify_pb2,
+    workspace_service_pb2,
+)
 
 _log = structlog.get_logger("keysvc.verify")
 
@@ -29,6 +37,7 @@ class KeyServicer:
         lifecycle: Lifecycle,
         reading: Reading,
         verifying: Verifying,
+        recording: Recording,
     ) -> None:
         self._issuing = issuing
         self._updating = updating
@@ -36,6 +45,7 @@ class KeyServicer:
         self._lifecycle = lifecycle
         self._reading = reading
         self._verifying = verifying
+        self._recording = recording
 
     async def Create(self, request: key_service_pb2.CreateRequest, call: Call) -> key_service_pb2.CreateResponse:
         """Create a key."""
@@ -104,6 +114,10 @@ class KeyServicer:
         _log_refusals(answers, call)
         return verify.batch_message(answers)
 
+    async def RecordUsage(self, request: usage_pb2.RecordUsageRequest, call: Call) -> usage_pb2.RecordUsageResponse:
+        """Record what was done with keys."""
+        return usage.recorded_message(await self._recording.record(call, usage.read_report(request)))
+
 
 class WorkspaceServicer:
     """``keysvc.v1.WorkspaceService``."""
@@ -162,7 +176,17 @@ class WorkspaceServicer:
 
 
 class UsageServicer:
-    """``keysvc.v1.UsageService``: nothing of it is built yet."""
+    """``keysvc.v1.UsageService``."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    async def QueryUsage(
+        self, request: usage_service_pb2.QueryUsageRequest, call: Call
+    ) -> usage_service_pb2.QueryUsageResponse:
+        """List totals of usage."""
+        workspace, asked, page = usage.read_query(request)
+        return usage.totals_message(*await self._reading.list_usage(call, workspace, asked, page))
 
 
 class AuditServicer:

@@ -40,9 +40,13 @@ class Caller:
         """Whether it has a permission; an operator has all."""
         return grants_cover(self.grants, permission) or grants_cover(self.grants, Permission.OPERATOR)
 
+    def sees(self, workspace: str) -> bool:
+        """Whether it is allowed to know of a workspace."""
+        return not self.workspaces or workspace in self.workspaces
+
     def check_sees(self, workspace: str) -> None:
         """Raise ``NotFound`` for a workspace that it is not allowed to know of."""
-        if self.workspaces and workspace not in self.workspaces:
+        if not self.sees(workspace):
             raise workspace_not_found(workspace)
 
     def check_operator(self, workspace: str) -> None:

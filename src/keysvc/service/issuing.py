@@ -66,18 +66,23 @@ class Issuing:
         key_id = uuid4()
         minted = self._minting.mint(new.environment)
 
-        async def work(transaction: Transaction) -> Key:
+        async def work(transaction: Transaction) -> tuple[Key, KeyString]:
             workspace = await _lock_workspace(call, new, transaction)
+            if not new.violations:
+                call.caller.check_operator(workspace.name)
+                call.caller.check_holds((role_grants(new.role, workspace.roles) or ()) + new.scopes)
+                # Before whatever time can change: a repeat shall get the answer of the first call.
+                if repeated := await self._minting.claim(call, new.claim, key_id, minted, transaction):
+                    return await transaction.find_key(repeated.key_id), repeated.key_string
             expire_time = _check(new, workspace, transaction.at)
-            call.caller.check_operator(workspace.name)
-            call.caller.check_holds((role_grants(new.role, workspace.roles) or ()) + new.scopes)
-            await self._minting.claim(call, new.claim, key_id, minted, transaction)
             await _check_key_limit(workspace, transaction)
             key = _key(call, new, key_id, expire_time, minted, transaction)
-            return await transaction.insert_key(key, owner=workspace, proof=minted.proof)
+            return await transaction.insert_key(key, within=workspace, proof=minted.proof), minted.key_string
 
-        key = await self._changes.run(call.stamp(new.reason), work, lambda again: again.find_key(key_id))
-        return key, minted.key_string
+        async def recall(transaction: Transaction) -> tuple[Key, KeyString]:
+            return await transaction.find_key(key_id), minted.key_string
+
+        return await self._changes.run(call.stamp(new.reason), work, recall)
 
     async def create_operator(self, call: Call, *, another: bool) -> KeyString | None:
         """Create an operator key; None if there is a usable one already and not ``another`` is wanted."""
@@ -90,7 +95,7 @@ class Issuing:
             if not another and any(map(is_usable_operator, await transaction.lock_callers())):
                 return None
             key = _key(call, new, key_id, None, minted, transaction)
-            return await transaction.insert_key(key, owner=workspace, proof=minted.proof)
+            return await transaction.insert_key(key, within=workspace, proof=minted.proof)
 
         key = await self._changes.run(call.stamp(), work, lambda again: again.find_key(key_id))
         return minted.key_string if key else None
@@ -101,7 +106,7 @@ async def _lock_workspace(call: Call, new: NewKey, transaction: Transaction) -> 
     if any(each.field == "workspace" for each in new.violations):
         new.violations.raise_if_any()
     workspace = None
-    if not call.caller.workspaces or new.workspace in call.caller.workspaces:
+    if call.caller.sees(new.workspace):
         workspace = await transaction.lock_workspace_for_key(new.workspace)
     if workspace is None:
         new.violations.raise_if_any()

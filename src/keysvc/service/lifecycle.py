@@ -73,7 +73,7 @@ class Lifecycle:
 async def lock_key(call: Call, key_id: UUID, transaction: Transaction) -> Key:
     """The locked key, if the caller may know of it and change it."""
     key = await transaction.lock_key(key_id)
-    if key is None or (call.caller.workspaces and key.workspace not in call.caller.workspaces):
+    if key is None or not call.caller.sees(key.workspace):
         raise key_not_found(key_id)
     call.caller.check_operator(key.workspace)
     return key

@@ -1,9 +1,11 @@
-"""Mints secrets, and sees to it that a repeated request mints no second one."""
+"""Mints secrets, and sees to it that a repeated request gets the first one again."""
 
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import sha256
+from typing import Final
 from uuid import UUID
 
 from keysvc.core.errors import FailedPrecondition, InvalidArgument, Unavailable, Violation
@@ -12,6 +14,10 @@ from keysvc.core.keystring import Environment, KeyString, mint
 from keysvc.core.pepper import Peppers, Proof
 from keysvc.service.callers import Call
 from keysvc.service.ports import Transaction
+from keysvc.service.sealing import Sealing
+
+REPEATABLE: Final = timedelta(minutes=10)
+"""How long a repeat answers the key string again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,14 @@ class Minted:
         return Secret(self.id, self.hint, transaction.at, transaction.start)
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """What an earlier request with the same id made."""
+
+    key_id: UUID
+    key_string: KeyString
+
+
 class Minting:
     """Mints secrets.
 
@@ -56,6 +70,7 @@ class Minting:
         self._signing = signing
         self._tag_key = tag_key
         self._entropy = entropy
+        self._sealing = Sealing(peppers, signing=signing)
 
     def mint(self, environment: Environment) -> Minted:
         """Make a new secret.
@@ -71,25 +86,33 @@ class Minting:
 
     async def claim(
         self, call: Call, claim: RequestClaim | None, key_id: UUID, minted: Minted, transaction: Transaction
-    ) -> None:
-        """Claim a request id for a new secret of a key; raise if another secret was minted for it.
+    ) -> Repeated | None:
+        """Claim a request id for a new secret of a key; None if it is the first to do so, or there is no id.
 
         Raises:
-            InvalidArgument: the id was used with another body.
-            FailedPrecondition: the id was used before; names the key.
+            InvalidArgument: the id was used with another body, or is sent as ``x-request-id`` too.
+            FailedPrecondition: the id was used too long ago for its key string to be repeated; names the key.
         """
         if claim is None:
-            return
-        # Keyed with the tag key, so that ids cannot be tried out against a dump alone.
+            return None
+        if str(claim.request_id) == call.request_id.lower():
+            raise InvalidArgument(
+                [Violation("request_id", "must not be sent as x-request-id too, which logs and audit events show")]
+            )
         scope = f"{call.caller.name}\0{call.method}\0{claim.request_id}".encode()
+        # Keyed with the tag key, so that ids cannot be tried out against a dump alone.
         digest = hmac.digest(self._tag_key, scope, "sha256")
-        body_digest = sha256(claim.body).digest()
-        first = await transaction.claim_request(digest, MintedFor(key_id, minted.id, body_digest))
-        if first.body_digest != body_digest:
+        sealed = self._sealing.seal(minted.key_string, scope, minted.id)
+        wanted = MintedFor(key_id, minted.id, sha256(claim.body).digest(), sealed)
+        first = await transaction.claim_request(digest, wanted, REPEATABLE)
+        if first == wanted:
+            return None
+        if first.body_digest != wanted.body_digest:
             raise InvalidArgument([Violation("request_id", "was used before, for a request with another body")])
-        if first.secret_id != minted.id:
+        if first.sealed is None:
             raise FailedPrecondition(
                 f"request_id was used before: it made a secret of key {first.key_id}",
                 key_id=str(first.key_id),
                 secret_id=first.secret_id,
             )
+        return Repeated(first.key_id, self._sealing.open(first.sealed, scope, first.secret_id))

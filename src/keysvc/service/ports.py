@@ -1,15 +1,16 @@
 """What the services need of the outside. The store fits these by shape."""
 
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 from uuid import UUID
 
 from keysvc.core.audit import AuditEvent, Stamp
 from keysvc.core.key import Key, MintedFor
-from keysvc.core.listing import AuditFilter, KeyFilter, Position
+from keysvc.core.listing import AuditFilter, KeyFilter, Position, UsageFilter
 from keysvc.core.pepper import Proof
 from keysvc.core.revision import Revision
+from keysvc.core.usage import Batch, Counter, Tally
 from keysvc.core.verdict import Snapshot
 from keysvc.core.workspace import Workspace
 
@@ -57,12 +58,12 @@ class Transaction(Protocol):
         """Lock the set of caller keys; those that are not revoked."""
         ...
 
-    async def count_keys(self, owner: Workspace, at_most: int) -> int:
+    async def count_keys(self, within: Workspace, at_most: int) -> int:
         """How many keys of a workspace are not revoked, up to ``at_most``."""
         ...
 
-    async def claim_request(self, digest: bytes, claim: MintedFor) -> MintedFor:
-        """Claim a request id; the claim of whoever came first."""
+    async def claim_request(self, digest: bytes, claim: MintedFor, repeatable: timedelta) -> MintedFor:
+        """Claim a request id; the claim of whoever came first, its sealed copy only so long after it."""
         ...
 
     async def find_key(self, key_id: UUID) -> Key:
@@ -81,7 +82,7 @@ class Transaction(Protocol):
         """Save a locked workspace."""
         ...
 
-    async def insert_key(self, new: Key, *, owner: Workspace, proof: Proof) -> Key:
+    async def insert_key(self, new: Key, *, within: Workspace, proof: Proof) -> Key:
         """Insert a key with its one secret."""
         ...
 
@@ -102,6 +103,44 @@ class Changes(Protocol):
         recall: Callable[[Transaction], Awaitable[T]],
     ) -> T:
         """Make one change, once; ``recall`` answers for an attempt that was committed although its answer was lost."""
+        ...
+
+
+class UsageTotals(Protocol):
+    """Keeps the totals of usage."""
+
+    async def read_clock(self) -> datetime:
+        """The database's clock."""
+        ...
+
+    async def find_owners(self, secret_ids: Collection[str]) -> dict[str, tuple[UUID, str]]:
+        """Key and workspace of each secret that exists."""
+        ...
+
+    async def add(self, batch: Batch) -> bool:
+        """Add a batch, durably; False: it had been added before."""
+        ...
+
+    async def forget_source(self, source_id: str, owner: str) -> None:
+        """Forget a source that will never send again."""
+        ...
+
+    async def list_totals(
+        self, asked: UsageFilter, after: Counter | None, limit: int
+    ) -> tuple[list[tuple[Counter, Tally]], datetime | None]:
+        """Totals by workspace and group, and how fresh they are."""
+        ...
+
+
+class Sweeper(Protocol):
+    """Removes what is over."""
+
+    async def remove_sealed_copies(self, repeatable: timedelta) -> None:
+        """Remove the sealed copies of requests so long ago."""
+        ...
+
+    async def forget_dead_servers(self) -> None:
+        """Forget the usage sources of servers that ended long ago without saying so."""
         ...
 
 

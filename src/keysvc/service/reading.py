@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from keysvc.core.audit import AuditEvent
 from keysvc.core.errors import InvalidArgument, Violation
 from keysvc.core.key import Key, State
-from keysvc.core.listing import PAGE_SIZE_MAX, AuditFilter, KeyFilter, Position
+from keysvc.core.listing import PAGE_SIZE_MAX, AuditFilter, KeyFilter, Position, UsageFilter
 from keysvc.core.page import PageTokens
 from keysvc.core.revision import Revision
+from keysvc.core.usage import Counter, Tally
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
 from keysvc.service.callers import Call, is_usable_operator, key_not_found, workspace_not_found
-from keysvc.service.ports import Listings
+from keysvc.service.ports import Listings, UsageTotals
 
 T = TypeVar("T")
 
@@ -50,11 +52,13 @@ class Reading:
 
     Parameters:
         listings: where from.
+        totals: of usage.
         tokens: writes and reads page tokens.
     """
 
-    def __init__(self, listings: Listings, tokens: PageTokens) -> None:
+    def __init__(self, listings: Listings, totals: UsageTotals, tokens: PageTokens) -> None:
         self._listings = listings
+        self._totals = totals
         self._tokens = tokens
 
     async def get_key(self, call: Call, key_id: UUID) -> Key:
@@ -64,7 +68,7 @@ class Reading:
             NotFound: no such key.
         """
         key = await self._listings.find_key(key_id)
-        if key is None or (call.caller.workspaces and key.workspace not in call.caller.workspaces):
+        if key is None or not call.caller.sees(key.workspace):
             raise key_not_found(key_id)
         return key
 
@@ -124,6 +128,22 @@ class Reading:
         asked = replace(asked, workspaces=await self._visible(call, workspace))
         events = await self._listings.list_audit_events(asked, after, page.size + 1)
         return self._page(call, page, events, lambda event: Position(event[0].time, event[0].stamp.event_id))
+
+    async def list_usage(
+        self, call: Call, workspace: str | None, asked: UsageFilter, page: PageRequest
+    ) -> tuple[Page[tuple[Counter, Tally]], datetime | None]:
+        """Totals of usage by workspace and group, and how fresh they are.
+
+        Raises:
+            NotFound: no such workspace or key.
+            InvalidArgument: the page token is not one of this list.
+        """
+        after = self._position(call, page, Counter.parse)
+        asked = replace(asked, workspaces=await self._visible(call, workspace))
+        if asked.key_id is not None:
+            await self.get_key(call, asked.key_id)
+        totals, usage_time = await self._totals.list_totals(asked, after, page.size + 1)
+        return self._page(call, page, totals, lambda total: total[0]), usage_time
 
     async def _visible(self, call: Call, workspace: str | None) -> tuple[str, ...] | None:
         """The workspaces that a list is about; None: all."""

@@ -59,21 +59,30 @@ class Rotating:
         """
         minted = self._minting.mint(key.environment)
 
-        async def work(transaction: Transaction) -> Key:
+        async def work(transaction: Transaction) -> tuple[Key, KeyString]:
             before = await lock_key(call, wanted.key_id, transaction)
             # Whoever rotates a key holds its new key string, and with it all that it grants.
             workspace = await transaction.find_workspace(before.workspace)
             call.caller.check_holds((role_grants(before.role, workspace.roles) or ()) + before.scopes)
-            await self._minting.claim(call, wanted.claim, before.id, minted, transaction)
+            if repeated := await self._minting.claim(call, wanted.claim, before.id, minted, transaction):
+                return before, repeated.key_string
             after = _with_old_secret_retiring(before, wanted.overlap)
-            after = replace(after, secrets=(*after.secrets, minted.secret(transaction)))
-            return await transaction.save_key(before, after, secret_id=minted.id, proof=minted.proof)
+            # None, where all have ended: there is nothing to go back to.
+            old_retire_time = next((each.retire_time for each in before.living_secrets), None)
+            new = replace(minted.secret(transaction), predecessor_retire_time=old_retire_time)
+            after = replace(after, secrets=(*after.secrets, new))
+            saved = await transaction.save_key(before, after, secret_id=minted.id, proof=minted.proof)
+            return saved, minted.key_string
 
-        saved = await self._changes.run(call.stamp(wanted.reason), work, lambda again: again.find_key(wanted.key_id))
-        return saved, minted.key_string
+        async def recall(transaction: Transaction) -> tuple[Key, KeyString]:
+            return await transaction.find_key(wanted.key_id), minted.key_string
+
+        return await self._changes.run(call.stamp(wanted.reason), work, recall)
 
     async def cancel(self, call: Call, key_id: UUID, reason: str) -> Key:
-        """Go back: revoke the new secret of a rotation, and let the old one live on. A key without one stays as it is.
+        """Go back: revoke the new secret of a rotation, and let the old one live on, as long as it would have without.
+
+        A key without a rotation stays as it is.
 
         Raises:
             NotFound: no such key.
@@ -87,7 +96,7 @@ class Rotating:
                 return before
             old, new = before.living_secrets
             changed = {
-                old.id: replace(old, retire_time=None),
+                old.id: replace(old, retire_time=new.predecessor_retire_time),
                 new.id: replace(new, revocation=Revocation(transaction.at, reason)),
             }
             after = replace(before, secrets=tuple(changed.get(each.id, each) for each in before.secrets))

@@ -8,6 +8,7 @@ from keysvc.core.errors import FailedPrecondition, Unavailable
 from keysvc.core.keystring import KeyString, find_secret_id
 from keysvc.core.pepper import Peppers
 from keysvc.core.revision import Revision
+from keysvc.core.usage import Meter
 from keysvc.core.verdict import Presentation, Record, Snapshot, Verdict, judge
 from keysvc.service.ports import SecretFinder
 
@@ -36,10 +37,14 @@ class Verifying:
         peppers: of this server.
         signing: fingerprint of the pepper that an unknown secret is digested under.
         tag_key: the deployment's tag key.
+        meter: counts every Verify, callers' own included.
     """
 
-    def __init__(self, secrets: SecretFinder, peppers: Peppers, *, signing: bytes, tag_key: bytes) -> None:
+    def __init__(
+        self, secrets: SecretFinder, peppers: Peppers, *, signing: bytes, tag_key: bytes, meter: Meter
+    ) -> None:
         self._secrets = secrets
+        self._meter = meter
         self._peppers = peppers
         self._signing = signing
         self._tag_key = tag_key
@@ -57,14 +62,17 @@ class Verifying:
         key_string = presentation.key_string
         secret_id = find_secret_id(key_string.reveal(), self._tag_key)
         if secret_id is None:
+            self._meter.count(Verdict.MALFORMED)
             return Answer(Verdict.MALFORMED)
         snapshot = await self._secrets.find(secret_id)
         if presentation.at_least is not None:
             _check_includes(snapshot.revision, presentation.at_least)
         record = self._prove(key_string, snapshot)
         if record is None or (workspaces and record.workspace not in workspaces):
+            self._meter.count(Verdict.NOT_FOUND)
             return Answer(Verdict.NOT_FOUND, revision=snapshot.revision)
         judgement = judge(record, presentation, snapshot.at)
+        self._meter.count(judgement.verdict, record, snapshot.at)
         return Answer(judgement.verdict, record, judgement.missing_scopes, snapshot.revision)
 
     async def verify_batch(self, presentations: list[Presentation], workspaces: tuple[str, ...] = ()) -> list[Answer]:

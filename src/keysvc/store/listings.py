@@ -13,7 +13,7 @@ from keysvc.core.revision import Revision
 from keysvc.core.workspace import Workspace
 from keysvc.store.database import Database
 from keysvc.store.rows import EPOCH, KEY_COLUMNS, KEY_SOURCE, WORKSPACE_COLUMNS, keys_of, workspace_of
-from keysvc.store.schema import audit_event, key, secret, workspace
+from keysvc.store.schema import audit_event, key, key_activity, secret, workspace
 
 _SHOWN_STATE = case(
     (key.c.revoke_time.is_not(None), State.REVOKED),
@@ -123,6 +123,9 @@ def _key_conditions(asked: KeyFilter) -> list[ColumnElement[bool]]:
         conditions.append(key.c.display_name.startswith(asked.display_name_prefix, autoescape=True))
     if asked.expire_before is not None:
         conditions.append(key.c.expire_time < asked.expire_before)
+    if asked.idle_since is not None:
+        was_idle = key_activity.c.active_time < asked.idle_since
+        conditions.append(exists().where(key_activity.c.key_id == key.c.id, was_idle))
     return conditions
 
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keysvc.core.key import Key, Revocation, Secret
 from keysvc.core.keystring import Environment
 from keysvc.core.revision import Revision
+from keysvc.core.verdict import Verdict
 from keysvc.core.workspace import Workspace
 from keysvc.store import schema
 
@@ -19,10 +20,21 @@ EPOCH = select(schema.revocation_clock.c.epoch).scalar_subquery().label("epoch")
 CLOCK_COLUMNS = (func.clock_timestamp().label("at"), EPOCH)
 """The database's clock, and the epoch of its revisions."""
 
+LIVE_SERVER: Final = timedelta(minutes=1)
+"""A server that has not said anything for so long is not counting any more."""
+
+USAGE_TIME = (
+    select(func.min(schema.usage_source.c.as_of))
+    .where(schema.usage_source.c.as_of.is_not(None), schema.usage_source.c.update_time > func.now() - LIVE_SERVER)
+    .scalar_subquery()
+    .label("usage_time")
+)
+"""How fresh the totals of usage are."""
+
 WORKSPACE_COLUMNS = (*schema.workspace.c, *CLOCK_COLUMNS)
 """What ``workspace_of`` needs."""
 
-KEY_COLUMNS = (*schema.key.c, schema.workspace.c.name.label("workspace"), *CLOCK_COLUMNS)
+KEY_COLUMNS = (*schema.key.c, schema.workspace.c.name.label("workspace"), *CLOCK_COLUMNS, USAGE_TIME)
 """What ``keys_of`` needs, from ``KEY_SOURCE``."""
 
 KEY_SOURCE = schema.key.join(schema.workspace)
@@ -105,6 +117,9 @@ def _secret_of(row: Row[Any], epoch: UUID) -> Secret:
         retire_time=row.retire_time,
         revision=Revision(epoch, row.seq),
         revocation=_revocation_of(row.revoke_time, row.revoke_reason),
+        predecessor_retire_time=row.predecessor_retire_time,
+        usage_total=int(row.usage_total),
+        last_used_time=row.last_used_time,
     )
 
 
@@ -130,6 +145,7 @@ def _key_of(row: Row[Any]) -> Key:
         suspended=row.suspended,
         revocation=_revocation_of(row.revoke_time, row.revoke_reason),
         version=row.version,
+        usage_time=row.usage_time,
     )
 
 
@@ -141,9 +157,24 @@ async def keys_of(connection: AsyncConnection, rows: Iterable[Row[Any]]) -> list
     """
     keys = [_key_of(row) for row in rows]
     secrets: dict[UUID, list[Secret]] = {key.id: [] for key in keys}
+    usage = schema.usage_total.c
     query = (
-        select(schema.secret)
+        select(
+            schema.secret,
+            func.coalesce(func.sum(usage.verify_count), 0).label("usage_total"),
+            func.max(usage.last_time).filter(usage.verdict == Verdict.VALID).label("last_used_time"),
+        )
+        .outerjoin_from(
+            schema.secret,
+            schema.usage_total,
+            and_(
+                usage.workspace.in_({key.workspace for key in keys}),
+                usage.key_id == schema.secret.c.key_id,
+                usage.secret_id == schema.secret.c.id,
+            ),
+        )
         .where(schema.secret.c.key_id.in_(secrets))
+        .group_by(schema.secret.c.id)
         .order_by(schema.secret.c.create_time, schema.secret.c.id)
     )
     for row in await connection.execute(query) if keys else ():

@@ -59,6 +59,7 @@ key_change = Table(
     Column("subject_ids", ARRAY(Uuid), nullable=False),
     Column("final", Boolean, nullable=False),
     _time("at"),
+    Column("restrictive", Boolean, nullable=False),
 )
 
 lease_member = Table(
@@ -147,6 +148,7 @@ secret = Table(
     _time("revoke_time", nullable=True),
     _text("revoke_reason"),
     Column("seq", BigInteger, nullable=False),
+    _time("predecessor_retire_time", nullable=True),
     Index("secret_of_key", "key_id"),
     Index("secret_hint", "hint"),
 )
@@ -159,6 +161,9 @@ request = Table(
     Column("key_id", Uuid, ForeignKey("key.id", deferrable=True, initially="DEFERRED"), nullable=False),
     _text("secret_id"),
     _time("create_time"),
+    Column("sealed", LargeBinary),
+    Column("sealed_pepper", LargeBinary),
+    Index("request_sealed", "create_time", postgresql_where=text("sealed IS NOT NULL")),
 )
 
 audit_event = Table(
@@ -180,4 +185,38 @@ audit_event = Table(
     Index("audit_event_newest", "time", "id"),
     Index("audit_event_of_workspace", "workspace", "time", "id"),
     Index("audit_event_of_key", "key_id", "time", "id"),
+)
+
+usage_source = Table(
+    "usage_source",
+    metadata,
+    Column("id", Text(collation="C"), primary_key=True),
+    _text("owner"),
+    Column("batch_seq", BigInteger, nullable=False),
+    Column("batch_digest", LargeBinary, nullable=False),
+    _time("update_time"),
+    _time("as_of", nullable=True),
+    Index("usage_source_of_server", "update_time", postgresql_where=text("as_of IS NOT NULL")),
+)
+
+usage_total = Table(
+    "usage_total",
+    metadata,
+    Column("workspace", Text(collation="C"), primary_key=True),
+    Column("key_id", Uuid, primary_key=True),
+    Column("secret_id", Text(collation="C"), primary_key=True),
+    Column("verdict", Text(collation="C"), primary_key=True),
+    Column("verify_count", BigInteger, nullable=False),
+    Column("success_count", BigInteger, nullable=False),
+    Column("failure_count", BigInteger, nullable=False),
+    Column("units", BigInteger, nullable=False),
+    _time("last_time", nullable=True),
+)
+
+key_activity = Table(
+    "key_activity",
+    metadata,
+    Column("key_id", Uuid, ForeignKey("key.id"), primary_key=True),
+    _time("active_time"),
+    Index("key_activity_time", "active_time"),
 )

@@ -4,7 +4,7 @@ Order of locks, everywhere: workspace row, key row, the callers' lock, the clock
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,8 +16,9 @@ from sqlalchemy.sql.dml import Insert, UpdateBase
 from keysvc.core import key as key_rules
 from keysvc.core import workspace as workspace_rules
 from keysvc.core.audit import Stamp, changed_fields, describe_key, describe_workspace, set_fields
-from keysvc.core.key import Key, MintedFor, Secret
+from keysvc.core.key import Key, MintedFor, SealedCopy, Secret
 from keysvc.core.pepper import Proof
+from keysvc.core.restriction import is_key_restricted, is_workspace_restricted
 from keysvc.core.revision import Revision
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
 from keysvc.store.rows import (
@@ -31,7 +32,7 @@ from keysvc.store.rows import (
     workspace_of,
     workspace_values,
 )
-from keysvc.store.schema import audit_event, key, key_change, request, revocation_clock, secret, workspace
+from keysvc.store.schema import audit_event, key, key_activity, key_change, request, revocation_clock, secret, workspace
 
 CALLERS_LOCK: Final = 0x6B65797376630001
 """Advisory lock held while the last usable operator key is looked for, so that two cannot be revoked at once."""
@@ -120,20 +121,23 @@ class Transaction:
         )
         return await keys_of(self._connection, await self._connection.execute(query))
 
-    async def count_keys(self, owner: Workspace, at_most: int) -> int:
+    async def count_keys(self, within: Workspace, at_most: int) -> int:
         """How many keys of a workspace are not revoked; counts no further than ``at_most``."""
         some = (
             select(key.c.id)
-            .where(key.c.workspace_id == owner.id, key.c.revoke_time.is_(None))
+            .where(key.c.workspace_id == within.id, key.c.revoke_time.is_(None))
             .limit(at_most)
             .subquery()
         )
         return (await self._connection.execute(select(func.count()).select_from(some))).scalar_one()
 
-    async def claim_request(self, digest: bytes, claim: MintedFor) -> MintedFor:
+    async def claim_request(self, digest: bytes, claim: MintedFor, repeatable: timedelta) -> MintedFor:
         """Claim a ``request_id`` for a new secret; answers the first claim, which is this one if there was none.
 
         A claim of a transaction that is still under way is waited for.
+
+        Parameters:
+            repeatable: after so long a first claim is answered without its sealed copy, even if that is still there.
         """
         row = upsert(request).values(
             digest=digest,
@@ -141,12 +145,16 @@ class Transaction:
             key_id=claim.key_id,
             secret_id=claim.secret_id,
             create_time=self.at,
+            sealed=claim.sealed and claim.sealed.text,
+            sealed_pepper=claim.sealed and claim.sealed.pepper,
         )
         if (await self._connection.execute(row.on_conflict_do_nothing().returning(request.c.digest))).one_or_none():
             return claim
         await self.settle()
         first = (await self._connection.execute(select(request).where(request.c.digest == digest))).one()
-        return MintedFor(first.key_id, first.secret_id, first.body_digest)
+        is_late = first.sealed is None or first.create_time + repeatable <= self.at
+        sealed = None if is_late else SealedCopy(first.sealed_pepper, first.sealed)
+        return MintedFor(first.key_id, first.secret_id, first.body_digest, sealed)
 
     async def find_key(self, key_id: UUID) -> Key:
         """A key that exists."""
@@ -176,14 +184,14 @@ class Transaction:
         was, is_now = changed_fields(describe_workspace(before), describe_workspace(after))
         revision = await self._close(
             [row],
-            log=("workspaces", after.id) if judged else None,
+            log=("workspaces", after.id, is_workspace_restricted(before, after)) if judged else None,
             target=(after.name, None, None),
             before=was,
             after=is_now,
         )
         return replace(after, revision=revision or after.revision)
 
-    async def insert_key(self, new: Key, *, owner: Workspace, proof: Proof) -> Key:
+    async def insert_key(self, new: Key, *, within: Workspace, proof: Proof) -> Key:
         """Insert a key with its one secret.
 
         It takes no revision: its id is random and new, so nobody can have remembered that it does not exist.
@@ -193,7 +201,7 @@ class Transaction:
         rows = [
             insert(key).values(
                 id=new.id,
-                workspace_id=owner.id,
+                workspace_id=within.id,
                 environment=new.environment,
                 creator=new.creator,
                 create_time=new.create_time,
@@ -201,6 +209,7 @@ class Transaction:
                 **values,
             ),
             _new_secret(new.id, minted, proof).values(seq=0),
+            insert(key_activity).values(key_id=new.id, active_time=new.create_time),
         ]
         await self._close(rows, log=None, target=(new.workspace, new.id, None), after=set_fields(describe_key(new)))
         return new
@@ -227,7 +236,7 @@ class Transaction:
         was, is_now = changed_fields(describe_key(before), describe_key(after))
         revision = await self._close(
             rows,
-            log=("keys", after.id) if judged else None,
+            log=("keys", after.id, is_key_restricted(before, after)) if judged else None,
             target=(after.workspace, after.id, secret_id),
             before=was,
             after=is_now,
@@ -249,7 +258,7 @@ class Transaction:
         self,
         rows: list[Any],
         *,
-        log: tuple[str, UUID] | None,
+        log: tuple[str, UUID, bool] | None,
         target: tuple[str, UUID | None, str | None],
         after: dict[str, Any],
         before: dict[str, Any] | None = None,
@@ -261,7 +270,8 @@ class Transaction:
 
         Parameters:
             rows: inserts and updates; updates get the revision.
-            log: kind and subject of the entry in the log; None: Verify's answers do not depend on the change.
+            log: kind and subject of the entry in the log, and whether the change is restrictive; None: Verify's answers
+                do not depend on it.
             target: workspace, key and secret of the audit event.
         """
         clock = (
@@ -276,7 +286,9 @@ class Transaction:
             rows = [row.values(seq=seq) for row in rows]
             rows.append(
                 # Final at once: nobody answers from memory, so there is nobody to wait for.
-                insert(key_change).values(seq=seq, kind=log[0], subject_ids=[log[1]], final=True, at=self.at)
+                insert(key_change).values(
+                    seq=seq, kind=log[0], subject_ids=[log[1]], restrictive=log[2], final=True, at=self.at
+                )
             )
         name, key_id, secret_id = target
         rows.append(
@@ -310,5 +322,6 @@ def _new_secret(key_id: UUID, new: Secret, proof: Proof) -> Insert:
         pepper=proof.pepper,
         digest=proof.digest,
         create_time=new.create_time,
+        predecessor_retire_time=new.predecessor_retire_time,
         **secret_values(new),
     )

@@ -190,7 +190,8 @@ class KeyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelRotation(self, request, context):
-        """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
+        """Goes back: the newer of two living secrets is revoked, the older one retires when it would have without the rotation,
+        which mostly is never. A key with one stays as it is.
         Permission `keys.write`. Safe to repeat. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

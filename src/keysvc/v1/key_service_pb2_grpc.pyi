@@ -81,7 +81,8 @@ class KeyServiceStub:
     than 10 minutes ago), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
     """
     CancelRotation: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]
-    """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
+    """Goes back: the newer of two living secrets is revoked, the older one retires when it would have without the rotation,
+    which mostly is never. A key with one stays as it is.
     Permission `keys.write`. Safe to repeat. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked).
     """
     Suspend: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.SuspendRequest, _key_service_pb2.SuspendResponse]
@@ -179,7 +180,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     than 10 minutes ago), PERMISSION_DENIED (the key grants what the caller does not hold, or is of `keysvc/system`).
     """
     CancelRotation: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CancelRotationRequest, _key_service_pb2.CancelRotationResponse]  # type: ignore[assignment]
-    """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
+    """Goes back: the newer of two living secrets is revoked, the older one retires when it would have without the rotation,
+    which mostly is never. A key with one stays as it is.
     Permission `keys.write`. Safe to repeat. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked).
     """
     Suspend: _aio.UnaryUnaryMultiCallable[_key_service_pb2.SuspendRequest, _key_service_pb2.SuspendResponse]  # type: ignore[assignment]
@@ -310,7 +312,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.CancelRotationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.CancelRotationResponse, _abc.Awaitable[_key_service_pb2.CancelRotationResponse]]:
-        """Goes back: the newer of two living secrets is revoked, the older one does not retire. A key with one stays as it is.
+        """Goes back: the newer of two living secrets is revoked, the older one retires when it would have without the rotation,
+        which mostly is never. A key with one stays as it is.
         Permission `keys.write`. Safe to repeat. Errors: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION (revoked).
         """
 

@@ -5,6 +5,7 @@ from keysvc.core.listing import AuditFilter
 from keysvc.core.revision import Revision
 from keysvc.core.workspace import parse_workspace_name
 from keysvc.rpc.fields import Fields
+from keysvc.rpc.translate.pages import read_page
 from keysvc.rpc.translate.times import timestamp
 from keysvc.service.reading import Page, PageRequest
 from keysvc.v1 import audit_service_pb2
@@ -26,10 +27,7 @@ def read_list(
         start_time=asked.time("start_time", request.filter),
         end_time=asked.time("end_time", request.filter),
     )
-    listing = audit_service_pb2.ListAuditEventsRequest(workspace=request.workspace, filter=request.filter)
-    page = PageRequest(
-        fields.page_size(request.page_size), request.page_token, listing.SerializeToString(deterministic=True)
-    )
+    page = read_page(fields, request)
     fields.done()
     return workspace, audit_filter, page
 

@@ -23,6 +23,7 @@ from keysvc.core.listing import KeyFilter
 from keysvc.core.scope import SCOPES_MAX, parse_grant
 from keysvc.core.workspace import parse_role, parse_workspace_name
 from keysvc.rpc.fields import Fields
+from keysvc.rpc.translate.pages import read_page
 from keysvc.rpc.translate.times import check_wait, timestamp
 from keysvc.service.issuing import NewKey
 from keysvc.service.minting import RequestClaim
@@ -93,7 +94,9 @@ def _read_claim(
         return None
     body = type(request).FromString(request.SerializeToString())
     body.ClearField("request_id")
-    return RequestClaim(fields.uuid("request_id", request.request_id), body.SerializeToString(deterministic=True))
+    return RequestClaim(
+        fields.random_uuid("request_id", request.request_id), body.SerializeToString(deterministic=True)
+    )
 
 
 _SETTABLE: Final[Mapping[str, Callable[[Fields, key_pb2.Key], Any]]] = {
@@ -147,8 +150,8 @@ def read_get(request: key_service_pb2.GetRequest) -> UUID:
 
 def read_list(request: key_service_pb2.ListRequest) -> tuple[str | None, KeyFilter, PageRequest]:
     """Workspace, filter and page."""
-    if request.filter.HasField("idle_since") or request.filter.rotation_overdue:
-        raise NotBuilt("filter.idle_since and filter.rotation_overdue are not built yet")
+    if request.filter.rotation_overdue:
+        raise NotBuilt("filter.rotation_overdue is not built yet")
     fields = Fields()
     workspace = fields.optional("workspace", request.workspace, parse_workspace_name)
     page = read_page(fields, request)
@@ -167,6 +170,7 @@ def read_list(request: key_service_pb2.ListRequest) -> tuple[str | None, KeyFilt
         )
         or None,
         expire_before=asked.time("expire_before", request.filter),
+        idle_since=asked.time("idle_since", request.filter),
     )
     fields.done()
     return workspace, key_filter, page
@@ -176,17 +180,6 @@ def _read_hint_prefix(fields: Fields, text: str) -> str | None:
     """The beginning of a hint. A longer text may be a whole key string, which does not belong here."""
     hint_characters_max = 32
     return fields.text("hint_prefix", text.removesuffix("…"), characters_max=hint_characters_max) or None
-
-
-def read_page(fields: Fields, request: key_service_pb2.ListRequest) -> PageRequest:
-    """Which page of which list."""
-    listing = key_service_pb2.ListRequest()
-    listing.CopyFrom(request)
-    listing.ClearField("page_size")
-    listing.ClearField("page_token")
-    return PageRequest(
-        fields.page_size(request.page_size), request.page_token, listing.SerializeToString(deterministic=True)
-    )
 
 
 def read_rotate(request: key_service_pb2.RotateRequest) -> Rotation:
@@ -248,6 +241,9 @@ def key_message(key: Key) -> key_pb2.Key:
         workspaces=key.workspaces,
         update_time=timestamp(key.update_time),
         revocation=_revocation_message(key.revocation),
+        last_used_time=timestamp(key.last_used_time),
+        usage_total=key.usage_total,
+        usage_time=timestamp(key.usage_time),
     )
 
 
@@ -260,6 +256,8 @@ def _secret_message(secret: Secret, key: Key) -> key_pb2.Secret:
         retire_time=timestamp(secret.retire_time),
         state=_STATES[secret.state(key.at)],
         revocation=_revocation_message(secret.revocation),
+        last_used_time=timestamp(secret.last_used_time),
+        usage_total=secret.usage_total,
     )
 
 

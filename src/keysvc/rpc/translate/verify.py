@@ -6,6 +6,7 @@ from keysvc.core.address import parse_address
 from keysvc.core.keystring import KeyString
 from keysvc.core.revision import Revision
 from keysvc.core.scope import SCOPES_MAX, parse_scope
+from keysvc.core.usage import LABEL_CHARACTERS_MAX
 from keysvc.core.verdict import Presentation, Verdict
 from keysvc.core.workspace import parse_workspace_name
 from keysvc.rpc.fields import Fields
@@ -15,9 +16,8 @@ from keysvc.service.verifying import Answer
 from keysvc.v1 import verify_pb2
 
 BATCH_MAX: Final = 1000
-_LABEL_CHARACTERS_MAX: Final = 128
 
-_VERDICTS: Final = {verdict: verify_pb2.Verdict.Value(f"VERDICT_{verdict.name}") for verdict in Verdict}
+VERDICTS: Final = {verdict: verify_pb2.Verdict.Value(f"VERDICT_{verdict.name}") for verdict in Verdict}
 _MESSAGES: Final = {
     Verdict.VALID: "the key is valid",
     Verdict.MALFORMED: "the text is no key string of this deployment",
@@ -57,8 +57,8 @@ def read_verify_batch(request: verify_pb2.VerifyBatchRequest) -> list[Presentati
 
 def _read_presentation(fields: Fields, request: verify_pb2.VerifyRequest) -> Presentation:
     # Not used before usage is counted, but a bad value should not lie in wait until then.
-    fields.text("resource", request.resource, characters_max=_LABEL_CHARACTERS_MAX)
-    fields.text("request_id", request.request_id, characters_max=_LABEL_CHARACTERS_MAX)
+    fields.text("resource", request.resource, characters_max=LABEL_CHARACTERS_MAX)
+    fields.text("request_id", request.request_id, characters_max=LABEL_CHARACTERS_MAX)
     return Presentation(
         KeyString(request.key_string),
         workspace=fields.optional("workspace", request.workspace, parse_workspace_name),
@@ -77,7 +77,7 @@ def _read_at_least(fields: Fields, consistency: verify_pb2.Consistency) -> Revis
 
 def answer_message(answer: Answer) -> verify_pb2.VerifyResponse:
     """An answer. Without a proved secret it says nothing of any key."""
-    message = verify_pb2.VerifyResponse(verdict=_VERDICTS[answer.verdict], message=_MESSAGES[answer.verdict])
+    message = verify_pb2.VerifyResponse(verdict=VERDICTS[answer.verdict], message=_MESSAGES[answer.verdict])
     if answer.revision is not None:
         message.revision = str(answer.revision)
         message.basis = verify_pb2.BASIS_DATABASE

@@ -17,6 +17,7 @@ from keysvc.core.workspace import (
 )
 from keysvc.rpc.fields import Fields
 from keysvc.rpc.translate.keys import read_reason
+from keysvc.rpc.translate.pages import read_page
 from keysvc.rpc.translate.times import check_wait, duration, timestamp
 from keysvc.service.reading import Page, PageRequest
 from keysvc.service.tenancy import WorkspaceSettings
@@ -103,7 +104,7 @@ def read_list(request: workspace_service_pb2.ListWorkspacesRequest) -> tuple[str
     """Organization and page."""
     fields = Fields()
     organization = fields.optional("organization", request.organization, parse_organization)
-    page = PageRequest(fields.page_size(request.page_size), request.page_token, request.organization.encode())
+    page = read_page(fields, request)
     fields.done()
     return organization, page
 
