@@ -14,6 +14,7 @@ from keysvc.core.key import Key, Revocation, Secret
 from keysvc.core.keystring import Environment, KeyString
 from keysvc.core.restriction import is_key_restricted, is_workspace_restricted
 from keysvc.core.revision import Revision
+from keysvc.core.scope import granted
 from keysvc.core.verdict import Presentation, Record, Verdict, judge
 from keysvc.core.workspace import Workspace
 
@@ -118,7 +119,8 @@ def record_of(key: Key, secret: Secret) -> Record:
         environment=key.environment,
         owner=key.owner,
         role=key.role,
-        grants=WORKSPACE.grants(key.role, key.scopes),
+        grants=granted(key.role, key.scopes, {}),
+        caps=(),
         ip_allowlist=tuple(map(parse_range, key.ip_allowlist)),
         metadata=key.metadata,
         workspaces=key.workspaces,

@@ -55,6 +55,7 @@ def record(**values: Any) -> Record:
         "owner": "",
         "role": "",
         "grants": ("pdf.*",),
+        "caps": (),
         "ip_allowlist": (),
         "metadata": {},
         "workspaces": (),
@@ -157,20 +158,25 @@ def test_an_allow_list_admits_its_ranges_only(allowlist: list[str], source_ip: s
 
 
 @pytest.mark.parametrize(
-    ("grants", "required", "missing"),
+    ("grants", "caps", "required", "missing"),
     [
-        ((), (), ()),
-        ((), ("pdf.read",), ("pdf.read",)),
-        (("*",), ("pdf.read", "image.read"), ()),
-        (("pdf.*",), ("image.read", "pdf.read", "a"), ("image.read", "a")),
-        (("pdf.read", "image.read"), ("image.read", "pdf.read"), ()),
-        (("pdf.*.read",), ("pdf.a.read", "pdf.a.write"), ("pdf.a.write",)),
+        ((), (), (), ()),
+        ((), (), ("pdf.read",), ("pdf.read",)),
+        (("*",), (), ("pdf.read", "image.read"), ()),
+        (("pdf.*",), (), ("image.read", "pdf.read", "a"), ("image.read", "a")),
+        (("pdf.read", "image.read"), (), ("image.read", "pdf.read"), ()),
+        (("pdf.*.read",), (), ("pdf.a.read", "pdf.a.write"), ("pdf.a.write",)),
+        (("*",), ("pdf.*",), ("pdf.read", "image.read"), ("image.read",)),
+        (("*.read",), ("pdf.*",), ("pdf.read", "pdf.write", "image.read"), ("pdf.write", "image.read")),
+        (("pdf.read",), ("image.read",), ("pdf.read",), ("pdf.read",)),
     ],
 )
-def test_missing_scopes_are_named(grants: tuple[str, ...], required: tuple[str, ...], missing: tuple[str, ...]) -> None:
+def test_missing_scopes_are_named(
+    grants: tuple[str, ...], caps: tuple[str, ...], required: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
     """All required scopes are needed; those that are not granted are told, in the order in which they were asked."""
     expected = Judgement(Verdict.INSUFFICIENT_SCOPE, missing) if missing else Judgement(Verdict.VALID)
-    assert judge(record(grants=grants), presentation(required_scopes=required), AT) == expected
+    assert judge(record(grants=grants, caps=caps), presentation(required_scopes=required), AT) == expected
 
 
 @pytest.mark.parametrize("reason", list(REASONS)[:-1])

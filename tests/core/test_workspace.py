@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysvc.core.revision import Revision
+from keysvc.core.scope import capped, granted
 from keysvc.core.workspace import (
     SYSTEM_WORKSPACE,
     TTL_MAX,
@@ -124,7 +125,8 @@ def test_a_key_is_granted_role_and_scopes_within_the_cap(
     settings: dict[str, Any], role: str, scopes: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
     """Role and scopes together, never more than the workspace allows; a role that is gone grants nothing."""
-    assert workspace(**settings).grants(role, scopes) == expected
+    home = workspace(**settings)
+    assert capped(granted(role, scopes, home.roles), home.allowed_scopes) == expected
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,22 @@ async def test_workspaces_of_a_caller_have_a_limit(operator: Client) -> None:
     assert set(refused.value.violations) == {"workspaces"}
 
 
+async def test_the_scopes_that_a_batch_requires_are_bounded_together(operator: Client) -> None:
+    """A batch that would take seconds to judge is refused; 10000 required scopes are judged."""
+    each = verify_pb2.VerifyRequest(key_string="x", required_scopes=[f"a{n}" for n in range(100)])
+    await operator.call(operator.keys.VerifyBatch, verify_pb2.VerifyBatchRequest(requests=[each] * 100))
+    with pytest.raises(Refused) as refused:
+        await operator.call(operator.keys.VerifyBatch, verify_pb2.VerifyBatchRequest(requests=[each] * 101))
+    assert set(refused.value.violations) == {"requests"}
+
+
+async def test_a_hint_prefix_of_nothing_is_no_filter_that_lists_all(operator: Client) -> None:
+    """What people copy ends with …; without anything before it it was meant otherwise."""
+    with pytest.raises(Refused) as refused:
+        await operator.list(hint_prefix="…")
+    assert set(refused.value.violations) == {"filter.hint_prefix"}
+
+
 async def test_pages_and_batches_have_limits(operator: Client) -> None:
     """page_size 0 to 1000; a batch of 1 to 1000."""
     await operator.list(page_size=1000)

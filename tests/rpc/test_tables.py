@@ -250,6 +250,7 @@ def record() -> Record:
         owner="",
         role="",
         grants=(),
+        caps=(),
         ip_allowlist=(),
         metadata={},
         workspaces=(),

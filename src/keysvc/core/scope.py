@@ -6,7 +6,7 @@ begins with ``pdf.`` and ends with ``.read``, ``pdf.read`` included.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 SCOPE_CHARACTERS_MAX = 64
@@ -57,6 +57,10 @@ def covers(grant: str, other: str) -> bool:
     return other_prefix.startswith(prefix) and other_suffix.endswith(suffix)
 
 
+EFFECTIVE_SCOPES_MAX = 1000
+"""So many effective scopes an answer tells; only patterns that cut across each other make more."""
+
+
 def grants_cover(grants: Iterable[str], other: str) -> bool:
     """Whether one of ``grants`` covers ``other``."""
     return any(covers(grant, other) for grant in grants)
@@ -77,7 +81,7 @@ def _meet(first: str, second: str) -> str | None:
     return f"{prefix}*{suffix}"
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def capped(grants: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
     """What of ``grants`` is left under ``allowed`` (empty: everything), without repetitions, sorted.
 
@@ -99,6 +103,11 @@ def _is_covered(grant: str, grants: set[str]) -> bool:
     )
 
 
-def role_grants(role: str, roles: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+def role_grants(role: str, roles: Mapping[str, Sequence[str]]) -> Sequence[str] | None:
     """The grants of a role, built in or one of the workspace's ``roles``; None if there is no such role."""
     return BUILT_IN_ROLES.get(role) or roles.get(role)
+
+
+def granted(role: str, scopes: Sequence[str], roles: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What a key's role and scopes grant together, before its workspace's cap. A role that is gone grants nothing."""
+    return (*(role_grants(role, roles) or ()), *scopes)

@@ -12,7 +12,7 @@ from uuid import UUID
 from keysvc.core.address import Address, Network
 from keysvc.core.keystring import Environment, KeyString
 from keysvc.core.revision import Revision
-from keysvc.core.scope import grants_cover
+from keysvc.core.scope import EFFECTIVE_SCOPES_MAX, capped, grants_cover
 
 
 class Verdict(StrEnum):
@@ -55,7 +55,8 @@ class Record:
     """All that Verify judges or answers about one secret: of the secret, its key and its workspace.
 
     Parameters:
-        grants: role and scopes, capped by the workspace.
+        grants: role and scopes.
+        caps: what the workspace allows of them; empty: all.
         workspaces: of a caller key, the workspaces it may work in; empty: all.
     """
 
@@ -66,6 +67,7 @@ class Record:
     owner: str
     role: str
     grants: tuple[str, ...]
+    caps: tuple[str, ...]
     ip_allowlist: tuple[Network, ...]
     metadata: Mapping[str, str]
     workspaces: tuple[str, ...]
@@ -74,6 +76,15 @@ class Record:
     revoked: bool
     suspended: bool
     workspace_suspended: bool
+
+    def may(self, scope: str) -> bool:
+        """Whether a plain scope is granted and allowed: quicker than to look for it in ``effective_scopes``."""
+        return grants_cover(self.grants, scope) and (not self.caps or grants_cover(self.caps, scope))
+
+    @property
+    def effective_scopes(self) -> tuple[str, ...]:
+        """What is granted in effect, for answers."""
+        return capped(self.grants, self.caps)[:EFFECTIVE_SCOPES_MAX]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,7 @@ def judge(record: Record, presentation: Presentation, at: datetime) -> Judgement
     verdict = _refusal(record, presentation, at)
     if verdict is not None:
         return Judgement(verdict)
-    missing = tuple(scope for scope in presentation.required_scopes if not grants_cover(record.grants, scope))
+    missing = tuple(scope for scope in presentation.required_scopes if not record.may(scope))
     if missing:
         return Judgement(Verdict.INSUFFICIENT_SCOPE, missing)
     return Judgement(Verdict.VALID)

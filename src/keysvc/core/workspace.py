@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from keysvc.core.revision import Revision
-from keysvc.core.scope import BUILT_IN_ROLES, SCOPE_CHARACTERS_MAX, capped, parse_scope, role_grants
+from keysvc.core.scope import BUILT_IN_ROLES, SCOPE_CHARACTERS_MAX, parse_scope
 
 SYSTEM_WORKSPACE: Final = "keysvc/system"
 """The reserved workspace whose keys are the callers of keysvc itself."""
@@ -89,10 +89,6 @@ class Workspace:
     def is_system(self) -> bool:
         """Whether its keys are the callers of keysvc itself."""
         return self.name == SYSTEM_WORKSPACE
-
-    def grants(self, role: str, scopes: tuple[str, ...]) -> tuple[str, ...]:
-        """What a key with this role and these scopes may do here: both together, capped by the workspace."""
-        return capped((role_grants(role, self.roles) or ()) + scopes, self.allowed_scopes)
 
     def expiry(self, expire_time: datetime | None, ttl: timedelta | None, at: datetime) -> datetime | None:
         """When a key created at ``at`` ends; raise ``ValueError`` saying what is allowed.

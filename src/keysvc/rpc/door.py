@@ -6,6 +6,7 @@ interceptors: bytes that are no such message would otherwise be answered by gRPC
 chain of interceptors is the slowest way to do four things on each call.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -91,6 +92,10 @@ class Door:
                     caller = await self._callers.authenticate(_text(metadata.get("authorization")), address)
                     call = Call(caller, name, request_id, "" if address is None else str(address))
                     response = await answer(raw, call)
+                except asyncio.CancelledError:
+                    # The caller went away or ran out of time; what was begun in the database is finished.
+                    _log.info("call cancelled", method=name, caller=caller and caller.name)
+                    raise
                 except Exception as caught:  # noqa: BLE001 (the one place where errors become statuses)
                     error = caught
                     _log_call(name, caller, error, time.monotonic() - started, quiet=quiet)

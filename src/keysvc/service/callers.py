@@ -14,7 +14,7 @@ from keysvc.core.errors import NotFound, PermissionDenied, Unauthenticated
 from keysvc.core.key import Key, State
 from keysvc.core.keystring import KeyString
 from keysvc.core.permission import Permission
-from keysvc.core.scope import capped, grants_cover, role_grants
+from keysvc.core.scope import granted, grants_cover
 from keysvc.core.verdict import Presentation, Verdict
 from keysvc.core.workspace import SYSTEM_WORKSPACE
 from keysvc.service.verifying import Verifying
@@ -116,12 +116,11 @@ class Callers:
 
 def is_usable_operator(key: Key) -> bool:
     """Whether a caller key can be used to administer everything."""
-    grants = capped((role_grants(key.role, {}) or ()) + key.scopes, ())
     return (
         key.is_caller
         and key.state is State.ACTIVE
         and not key.workspaces
-        and grants_cover(grants, Permission.OPERATOR)
+        and grants_cover(granted(key.role, key.scopes, {}), Permission.OPERATOR)
         and any(secret.state(key.at) is State.ACTIVE for secret in key.secrets)
     )
 

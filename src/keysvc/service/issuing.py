@@ -9,7 +9,7 @@ from keysvc.core.errors import LimitReached, Violations
 from keysvc.core.key import Key
 from keysvc.core.keystring import Environment, KeyString
 from keysvc.core.permission import Permission
-from keysvc.core.scope import grants_cover, role_grants
+from keysvc.core.scope import granted, grants_cover, role_grants
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
 from keysvc.service.callers import Call, is_usable_operator, workspace_not_found
 from keysvc.service.minting import Minted, Minting, RequestClaim
@@ -70,7 +70,7 @@ class Issuing:
             workspace = await _lock_workspace(call, new, transaction)
             if not new.violations:
                 call.caller.check_operator(workspace.name)
-                call.caller.check_holds((role_grants(new.role, workspace.roles) or ()) + new.scopes)
+                call.caller.check_holds(granted(new.role, new.scopes, workspace.roles))
                 # Before whatever time can change: a repeat shall get the answer of the first call.
                 if repeated := await self._minting.claim(call, new.claim, key_id, minted, transaction):
                     return await transaction.find_key(repeated.key_id), repeated.key_string

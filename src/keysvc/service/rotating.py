@@ -8,7 +8,7 @@ from uuid import UUID
 from keysvc.core.errors import FailedPrecondition
 from keysvc.core.key import Key, Revocation, State
 from keysvc.core.keystring import KeyString
-from keysvc.core.scope import role_grants
+from keysvc.core.scope import granted
 from keysvc.service.callers import Call
 from keysvc.service.lifecycle import lock_key
 from keysvc.service.minting import Minting, RequestClaim
@@ -63,7 +63,7 @@ class Rotating:
             before = await lock_key(call, wanted.key_id, transaction)
             # Whoever rotates a key holds its new key string, and with it all that it grants.
             workspace = await transaction.find_workspace(before.workspace)
-            call.caller.check_holds((role_grants(before.role, workspace.roles) or ()) + before.scopes)
+            call.caller.check_holds(granted(before.role, before.scopes, workspace.roles))
             if repeated := await self._minting.claim(call, wanted.claim, before.id, minted, transaction):
                 return before, repeated.key_string
             after = _with_old_secret_retiring(before, wanted.overlap)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from keysvc.core.errors import EtagMismatch, FailedPrecondition, Violations
 from keysvc.core.key import Key, State
-from keysvc.core.scope import grants_cover, role_grants
+from keysvc.core.scope import granted, grants_cover
 from keysvc.core.workspace import Workspace
 from keysvc.service.callers import Call
 from keysvc.service.issuing import check_belongs
@@ -90,6 +90,6 @@ def _check(wanted: KeyUpdate, after: Key, workspace: Workspace) -> None:
 
 def _check_holds(call: Call, before: Key, after: Key, workspace: Workspace) -> None:
     """Raise ``PermissionDenied`` for what the change grants anew and its caller does not hold."""
-    had = (role_grants(before.role, workspace.roles) or ()) + before.scopes
-    has = (role_grants(after.role, workspace.roles) or ()) + after.scopes
+    had = granted(before.role, before.scopes, workspace.roles)
+    has = granted(after.role, after.scopes, workspace.roles)
     call.caller.check_holds(grant for grant in has if not grants_cover(had, grant))

@@ -74,10 +74,15 @@ class Reachability:
         self._was_reached = False
         self._is_told = False
 
-    def lost(self) -> None:
-        """Something found the database away. Before it was ever reached whoever starts keysvc hears of that instead."""
+    def lost(self, cause: BaseException | None) -> None:
+        """Something found the database away. Before it was ever reached whoever starts keysvc hears of that instead.
+
+        Parameters:
+            cause: what the driver said; None: nothing came in time.
+        """
         if self._was_reached and not self._is_told:
-            _log.error("database away", purpose=self._purpose)
+            told = str(cause).strip().partition("\n")[0] if cause else "no answer in time"
+            _log.error("database away", purpose=self._purpose, cause=told)
             self._is_told = True
 
     def found(self) -> None:
@@ -157,7 +162,7 @@ class Database:
         try:
             result = await self._attempts(work, commit=commit)
         except Unavailable as error:
-            self._reachability.lost()
+            self._reachability.lost(error.__cause__)
             while self._waiting:
                 self._waiting.popleft().set_exception(Unavailable(error.message))
             raise
@@ -183,6 +188,7 @@ class Database:
         """Try until it works, the time is up or the attempts are used."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limit_seconds
+        cause: BaseException | None = None
         for attempt in range(ATTEMPTS_MAX):
             if attempt:
                 await asyncio.sleep(_PAUSE_SECONDS * attempt)
@@ -191,6 +197,7 @@ class Database:
             await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
             if not task.done():
                 abandon(task, held)
+                cause = None
                 break
             try:
                 return task.result()
@@ -199,7 +206,8 @@ class Database:
                     raise Overloaded("another change of the same thing takes too long") from None
                 if not _is_passing(error):
                     raise
-        raise Unavailable("the database cannot be reached") from None
+                cause = error.orig
+        raise Unavailable("the database cannot be reached") from cause
 
     async def _attempt(
         self,

@@ -18,7 +18,7 @@ from keysvc.core.address import parse_range
 from keysvc.core.errors import Overloaded, Unavailable
 from keysvc.core.keystring import Environment
 from keysvc.core.revision import Revision
-from keysvc.core.scope import capped, role_grants
+from keysvc.core.scope import granted
 from keysvc.core.verdict import Record, Snapshot
 from keysvc.store.database import Reachability, abandon, connect_arguments
 
@@ -102,12 +102,14 @@ class Lookups:
         """One statement within the limit; a connection that was lost while idle is replaced once."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limit_seconds
+        cause: psycopg.Error | None = None
         for is_last in (False, True):
             task = loop.create_task(self._select(ids))
             await asyncio.wait({task}, timeout=deadline - loop.time())
             if not task.done():
                 abandon(task, [self._connection] if self._connection else [])
                 self._connection = None
+                cause = None
                 break
             try:
                 snapshots = task.result()
@@ -116,12 +118,13 @@ class Lookups:
                 if self._connection is not None:
                     self._connection.pgconn.finish()
                     self._connection = None
+                cause = error
                 if is_last and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
                     raise
             else:
                 self._reachability.found()
                 return snapshots
-        self._reachability.lost()
+        self._reachability.lost(cause)
         raise Unavailable("the database cannot be reached")
 
     async def _select(self, ids: list[str]) -> dict[str, Snapshot]:
@@ -152,7 +155,8 @@ def _snapshot_of(row: tuple[Any, ...]) -> Snapshot:
         environment=Environment(environment),
         owner=owner,
         role=role,
-        grants=capped((*(role_grants(role, roles) or ()), *scopes), tuple(allowed)),
+        grants=granted(role, scopes, roles),
+        caps=tuple(allowed),
         ip_allowlist=tuple(map(parse_range, ip_allowlist)),
         metadata=metadata,
         workspaces=tuple(workspaces),

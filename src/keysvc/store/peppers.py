@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keysvc.store.database import Database
-from keysvc.store.schema import pepper, secret, tag_key
+from keysvc.store.schema import key, pepper, secret, tag_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,12 @@ async def read_deployment_keys(database: Database, newest: bytes) -> DeploymentK
         # One pepper signs, says an index: where there is one, this conflicts and does nothing.
         first = upsert(pepper).values(fingerprint=newest, signing=True, create_time=func.now())
         await connection.execute(first.on_conflict_do_nothing())
-        living = exists().where(secret.c.pepper == pepper.c.fingerprint, secret.c.revoke_time.is_(None))
+        living = exists().where(
+            secret.c.pepper == pepper.c.fingerprint,
+            secret.c.revoke_time.is_(None),
+            key.c.id == secret.c.key_id,
+            key.c.revoke_time.is_(None),
+        )
         return DeploymentKeys(
             tag_key=(await connection.execute(select(tag_key.c.key))).scalar_one(),
             signing=(await connection.execute(select(pepper.c.fingerprint).where(pepper.c.signing))).scalar_one(),

@@ -304,6 +304,7 @@ class VerifyResponse(_message.Message):
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is granted in effect: role and scopes, capped by what the workspace allows. Besides the forms of Key.scopes
         a cap can give `pdf.*.read`: everything that begins with `pdf.` and ends with `.read`, `pdf.read` included.
+        At most 1000: only hundreds of patterns that cut across each other grant more, and then some are left out here.
         """
 
     @_builtins.property
@@ -358,7 +359,7 @@ class VerifyBatchRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifyRequest]:
-        """1 to 1000 presentations."""
+        """1 to 1000 presentations, with at most 10000 required_scopes together."""
 
     def __init__(
         self,

@@ -179,7 +179,10 @@ def read_list(request: key_service_pb2.ListRequest) -> tuple[str | None, KeyFilt
 def _read_hint_prefix(fields: Fields, text: str) -> str | None:
     """The beginning of a hint. A longer text may be a whole key string, which does not belong here."""
     hint_characters_max = 32
-    return fields.text("hint_prefix", text.removesuffix("…"), characters_max=hint_characters_max) or None
+    prefix = fields.text("hint_prefix", text.removesuffix("…"), characters_max=hint_characters_max)
+    if text == "…":
+        fields.bad("hint_prefix", "must begin with more than …")
+    return prefix or None
 
 
 def read_rotate(request: key_service_pb2.RotateRequest) -> Rotation:

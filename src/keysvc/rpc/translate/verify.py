@@ -16,6 +16,7 @@ from keysvc.service.verifying import Answer
 from keysvc.v1 import verify_pb2
 
 BATCH_MAX: Final = 1000
+BATCH_SCOPES_MAX: Final = 10_000
 
 VERDICTS: Final = {verdict: verify_pb2.Verdict.Value(f"VERDICT_{verdict.name}") for verdict in Verdict}
 _MESSAGES: Final = {
@@ -46,6 +47,9 @@ def read_verify_batch(request: verify_pb2.VerifyBatchRequest) -> list[Presentati
     fields = Fields()
     if not 1 <= len(request.requests) <= BATCH_MAX:
         fields.bad("requests", f"must have 1 to {BATCH_MAX} items")
+        fields.done()
+    if sum(len(each.required_scopes) for each in request.requests) > BATCH_SCOPES_MAX:
+        fields.bad("requests", f"must have at most {BATCH_SCOPES_MAX} required_scopes together")
         fields.done()
     presentations = [
         _read_presentation(Fields(f"requests[{index}].", fields.violations), each)
@@ -90,7 +94,7 @@ def answer_message(answer: Answer) -> verify_pb2.VerifyResponse:
                 workspace=record.workspace,
                 environment=ENVIRONMENTS[record.environment],
                 owner=record.owner,
-                scopes=record.grants,
+                scopes=record.effective_scopes,
                 role=record.role,
                 metadata=record.metadata,
                 missing_scopes=answer.missing_scopes,
