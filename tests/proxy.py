@@ -6,6 +6,7 @@ from math import inf
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 _COMMIT = b"COMMIT\0"
+_APPLICATION = b"application_name\0"
 
 
 class Proxy:
@@ -23,7 +24,7 @@ class Proxy:
         self._port = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._on_commit: Callable[[], float | None] | None = None
+        self._on_commit: Callable[[bytes], float | None] | None = None
         self.commits_lost = 0
 
     @property
@@ -60,17 +61,18 @@ class Proxy:
         """Go on with everything that was held back."""
         self._flows.set()
 
-    def lose_commits(self, count: int, *, late_seconds: float = 0.0) -> None:
+    def lose_commits(self, count: int, *, late_seconds: float = 0.0, application: bytes = b"keysvc") -> None:
         """Cut the next connections that commit, before the answer comes.
 
         Parameters:
             count: so many of them.
             late_seconds: the commit itself reaches the server so much later; infinite: never.
+            application: only connections that say so of themselves.
         """
         left = iter(range(count))
 
-        def on_commit() -> float | None:
-            if next(left, None) is None:
+        def on_commit(committing: bytes) -> float | None:
+            if committing != application or next(left, None) is None:
                 return None
             self.commits_lost += 1
             return late_seconds
@@ -108,9 +110,12 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: asyncio.StreamWriter | None
     ) -> None:
         """Copy one direction; ``client`` is given in the direction that commits travel."""
+        application = b""
         while data := await reader.read(65536):
+            if _APPLICATION in data:
+                application = data.partition(_APPLICATION)[2].partition(b"\0")[0]
             await self._flows.wait()
-            late = self._on_commit() if client and self._on_commit and _COMMIT in data else None
+            late = self._on_commit(application) if client and self._on_commit and _COMMIT in data else None
             if late is not None and client is not None:
                 client.transport.abort()
                 if late == inf:

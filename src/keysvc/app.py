@@ -232,7 +232,14 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
     tag_key, signing = storage.keys.tag_key, storage.keys.signing
     lookups = Lookups(storage.url, limit_seconds=storage.limits.look_up_seconds)
     changes = Changes(storage.database)
-    totals, sweeper, meter = UsageTotals(storage.database), Sweeper(storage.database), Meter()
+    # Of its own, so that what nobody waits for holds up nobody.
+    background = Database(
+        storage.url,
+        limit_seconds=storage.limits.change_seconds,
+        connections_max=1,
+        application_name="keysvc background",
+    )
+    totals, sweeper, meter = UsageTotals(background), Sweeper(background), Meter()
     verifying = Verifying(lookups, storage.peppers, signing=signing, tag_key=tag_key, meter=meter)
     reading = _reading(storage)
     minting = _minting(storage)
@@ -252,7 +259,7 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
                 Lifecycle(changes),
                 reading,
                 verifying,
-                Recording(totals),
+                Recording(UsageTotals(storage.database)),
             ),
             "WorkspaceService": WorkspaceServicer(Tenancy(changes), reading),
             "UsageService": UsageServicer(reading),
@@ -264,10 +271,10 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
     try:
         yield server
     finally:
-        await server.stop(DRAIN_SECONDS)
+        await asyncio.gather(server.stop(DRAIN_SECONDS), *(chore.stop() for chore in chores))
         await lookups.close()
-        await asyncio.gather(*(chore.stop() for chore in chores))
         await metering.finish()
+        await background.close()
 
 
 def _reading(storage: Storage) -> Reading:

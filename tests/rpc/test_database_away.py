@@ -1,9 +1,12 @@
 """The database is away, slow to answer, or takes a commit without saying so."""
 
 import asyncio
+import json
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from io import StringIO
 from math import inf
 from typing import Any
 
@@ -11,11 +14,12 @@ import grpc
 import psycopg
 import pytest
 
+from keysvc import logs
 from keysvc.app import Limits
 from keysvc.core.pepper import Peppers
 from keysvc.store.migrate import migrate
-from keysvc.v1 import audit_service_pb2, workspace_service_pb2
-from tests.deployment import WORKSPACE, Client, Deployment, Refused
+from keysvc.v1 import audit_service_pb2, key_service_pb2, usage_pb2, usage_service_pb2, workspace_service_pb2
+from tests.deployment import WORKSPACE, Client, Deployment, Refused, eventually
 from tests.proxy import Proxy
 
 PROMISE_SECONDS = 2.0
@@ -37,6 +41,16 @@ async def operator(proxy: Proxy, peppers: Peppers) -> AsyncIterator[Client]:
         operator = await (await Deployment.open(stack, proxy.url, peppers, limits=Limits())).client()
         await operator.create_workspace()
         yield operator
+
+
+@pytest.fixture
+def log() -> Iterator[StringIO]:
+    """What the server logs."""
+    stream = StringIO()
+    logs.configure(stream)
+    yield stream
+    logs.configure()
+    logging.getLogger("keysvc").setLevel(logging.WARNING)
 
 
 async def unavailable(attempt: Awaitable[Any]) -> None:
@@ -138,6 +152,81 @@ async def test_a_commit_whose_answer_is_lost_is_settled(
     elif change in {"suspend", "revoke", "update"}:
         assert event.revision == response.receipt.revision
         assert event.revision.endswith(".1")
+
+
+@pytest.mark.parametrize("late_seconds", [0.0, 0.3, inf])
+async def test_a_report_whose_answer_is_lost_is_counted_once(
+    operator: Client, proxy: Proxy, late_seconds: float
+) -> None:
+    """Whether the lost commit arrived before the second try, after it or never."""
+    key = (await operator.create()).key
+    record = usage_pb2.UsageRecord(key_id=key.id, secret_id=key.secrets[0].id, outcome=usage_pb2.OUTCOME_SUCCESS)
+    proxy.lose_commits(1, late_seconds=late_seconds)
+    for seq in (1, 2):
+        request = usage_pb2.RecordUsageRequest(source_id="reporter", batch_seq=seq, records=[record])
+        answer = await operator.call(operator.keys.RecordUsage, request)
+        assert (answer.accepted, answer.duplicate) == (1, False)
+    assert proxy.commits_lost == 1
+    query = usage_service_pb2.QueryUsageRequest(key_id=key.id)
+    (bucket,) = (await operator.call(operator.usage.QueryUsage, query)).buckets
+    assert bucket.success_count == 2
+
+
+@pytest.mark.parametrize("late_seconds", [0.0, 0.3, inf])
+async def test_what_a_server_counts_is_written_once(operator: Client, proxy: Proxy, late_seconds: float) -> None:
+    """However its own commits are lost, each Verify is in the total, once."""
+    created = await operator.create()
+    proxy.lose_commits(3, late_seconds=late_seconds, application=b"keysvc background")
+    for _ in range(50):
+        await operator.verdict(created.key_string)
+
+    async def is_written() -> bool:
+        return proxy.commits_lost == 3 and (await operator.get(created.key.id)).usage_total == 50
+
+    await eventually(is_written)
+    for _ in range(50):
+        await operator.verdict(created.key_string)
+
+    async def grows() -> bool:
+        total = (await operator.get(created.key.id)).usage_total
+        assert total <= 100
+        return total == 100
+
+    await eventually(grows)
+
+
+async def test_the_log_says_why_the_database_is_away(operator: Client, proxy: Proxy, log: StringIO) -> None:
+    """Once, with what the driver said; and that it is back."""
+    created = await operator.create()
+    await operator.verify(created.key_string)
+    await proxy.stop()
+    for _ in range(3):
+        await unavailable(operator.verify(created.key_string))
+    await proxy.start()
+    await recovered(operator, created.key_string)
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    (away,) = [line for line in lines if line["event"] == "database away" and line["connections"] == "keysvc verify"]
+    assert "refused" in away["cause"]
+    assert [line["event"] for line in lines if line.get("connections") == "keysvc verify"] == [
+        "database away",
+        "database back",
+    ]
+
+
+async def test_a_call_that_its_caller_gives_up_is_in_the_log(operator: Client, proxy: Proxy, log: StringIO) -> None:
+    """A deadline that passed at the caller is not a call that never was."""
+    await operator.list()
+    proxy.freeze()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await operator.keys.List(
+            key_service_pb2.ListRequest(), metadata=[("authorization", f"Bearer {operator.key_string}")], timeout=0.1
+        )
+    proxy.thaw()
+
+    async def is_told() -> bool:
+        return "call cancelled" in log.getvalue()
+
+    await eventually(is_told)
 
 
 async def test_a_change_is_settled_however_often_its_answer_is_lost(operator: Client, proxy: Proxy) -> None:

@@ -66,11 +66,11 @@ class Reachability:
     """Tells the log when the database goes away and when it is back, once each.
 
     Parameters:
-        purpose: whose connections these are.
+        application_name: of the connections.
     """
 
-    def __init__(self, purpose: str) -> None:
-        self._purpose = purpose
+    def __init__(self, application_name: str) -> None:
+        self._application_name = application_name
         self._was_reached = False
         self._is_told = False
 
@@ -82,13 +82,13 @@ class Reachability:
         """
         if self._was_reached and not self._is_told:
             told = str(cause).strip().partition("\n")[0] if cause else "no answer in time"
-            _log.error("database away", purpose=self._purpose, cause=told)
+            _log.error("database away", connections=self._application_name, cause=told)
             self._is_told = True
 
     def found(self) -> None:
         """Something got an answer."""
         if self._is_told:
-            _log.info("database back", purpose=self._purpose)
+            _log.info("database back", connections=self._application_name)
         self._was_reached, self._is_told = True, False
 
 
@@ -99,16 +99,19 @@ class Database:
         url: whatever libpq takes: ``postgresql://…``.
         limit_seconds: how long one piece of work may take.
         connections_max: how many pieces of work there may be at once.
+        application_name: what operators see in ``pg_stat_activity``.
     """
 
-    def __init__(self, url: str, *, limit_seconds: float, connections_max: int = 5) -> None:
+    def __init__(
+        self, url: str, *, limit_seconds: float, connections_max: int = 5, application_name: str = "keysvc"
+    ) -> None:
         self._limit_seconds = limit_seconds
         self._free = connections_max
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._reachability = Reachability("changes and lists")
+        self._reachability = Reachability(application_name)
 
         async def connect() -> psycopg.AsyncConnection[Any]:
-            return await psycopg.AsyncConnection.connect(url, **connect_arguments("keysvc", limit_seconds))
+            return await psycopg.AsyncConnection.connect(url, **connect_arguments(application_name, limit_seconds))
 
         self._engine = create_async_engine(
             "postgresql+psycopg://",

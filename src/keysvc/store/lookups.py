@@ -25,6 +25,8 @@ from keysvc.store.database import Reachability, abandon, connect_arguments
 WAITING_MAX: Final = 10_000
 BATCH_MAX: Final = 1_000
 
+_APPLICATION_NAME: Final = "keysvc verify"
+
 _SELECT = """
 SELECT c.epoch, c.seq, clock_timestamp(), s.id, s.digest, s.pepper, s.retire_time,
        s.revoke_time IS NOT NULL OR k.revoke_time IS NOT NULL, k.id, k.environment, k.owner, k.role, k.scopes,
@@ -51,7 +53,7 @@ class Lookups:
         self._waiting: dict[str, asyncio.Future[Snapshot]] = {}
         self._drain: asyncio.Task[None] | None = None
         self._connection: psycopg.AsyncConnection[TupleRow] | None = None
-        self._reachability = Reachability("verify")
+        self._reachability = Reachability(_APPLICATION_NAME)
 
     async def find(self, secret_id: str) -> Snapshot:
         """Read one secret with its key and workspace, in a statement sent after this call began.
@@ -134,7 +136,7 @@ class Lookups:
                 self._url,
                 autocommit=True,
                 prepare_threshold=0,
-                **connect_arguments("keysvc verify", self._limit_seconds),
+                **connect_arguments(_APPLICATION_NAME, self._limit_seconds),
             )
         cursor = self._connection.cursor(binary=True)
         await cursor.execute(_SELECT, (ids,))
