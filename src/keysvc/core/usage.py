@@ -185,5 +185,6 @@ def added(tallies: Iterable[tuple[Counter, Tally]]) -> dict[Counter, Tally]:
     """The sum for each counter."""
     sums: dict[Counter, Tally] = {}
     for counter, tally in tallies:
-        sums[counter] = sums[counter] + tally if counter in sums else tally
+        before = sums.get(counter)
+        sums[counter] = tally if before is None else before + tally
     return sums
