@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from io import StringIO
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Any
@@ -27,10 +28,15 @@ _SERVER_URL = pytest.StashKey[str]()
 _EMBEDDED = pytest.StashKey[tuple[EmbeddedPostgres, "tempfile.TemporaryDirectory[str]"]]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Start the database server, in the process that started the run; others are told where it is."""
+def _configure_logs() -> None:
+    """Only what is wrong; a call that succeeds says nothing in tests."""
     logs.configure()
     logging.getLogger("keysvc").setLevel(logging.WARNING)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the database server, in the process that started the run; others are told where it is."""
+    _configure_logs()
     if hasattr(config, "workerinput"):
         config.stash[_SERVER_URL] = config.workerinput["database_server_url"]
     elif url := os.environ.get("KEYSVC_TEST_DATABASE_URL"):
@@ -98,6 +104,15 @@ def database_url(server_url: str, template_database: str) -> Iterator[str]:
     _on_server(server_url, "CREATE DATABASE {} TEMPLATE {}", name, template_database)
     yield _with_database(server_url, name)
     _on_server(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def log() -> Iterator[StringIO]:
+    """What keysvc logs while the test runs, a JSON object on each line."""
+    stream = StringIO()
+    logs.configure(stream)
+    yield stream
+    _configure_logs()
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from io import StringIO
 from math import inf
@@ -14,7 +13,6 @@ import grpc
 import psycopg
 import pytest
 
-from keysvc import logs
 from keysvc.app import Limits
 from keysvc.core.pepper import Peppers
 from keysvc.store.migrate import migrate
@@ -41,16 +39,6 @@ async def operator(proxy: Proxy, peppers: Peppers) -> AsyncIterator[Client]:
         operator = await (await Deployment.open(stack, proxy.url, peppers, limits=Limits())).client()
         await operator.create_workspace()
         yield operator
-
-
-@pytest.fixture
-def log() -> Iterator[StringIO]:
-    """What the server logs."""
-    stream = StringIO()
-    logs.configure(stream)
-    yield stream
-    logs.configure()
-    logging.getLogger("keysvc").setLevel(logging.WARNING)
 
 
 async def unavailable(attempt: Awaitable[Any]) -> None:
