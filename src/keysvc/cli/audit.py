@@ -1,6 +1,7 @@
 """`keysvc audit`: who changed what, when, from where and why."""
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,10 +64,8 @@ def list_(
     all_pages: AllOption = False,
 ) -> None:
     """List changes, newest first. All conditions must hold."""
-    paging = Paging(page_size, page_token, follow=all_pages)
     request = audit_service_pb2.ListAuditEventsRequest(
         workspace=workspace,
-        page_size=paging.page_size,
         filter=audit_service_pb2.ListAuditEventsRequest.Filter(
             key_id=key_id,
             actor=actor,
@@ -75,13 +74,8 @@ def list_(
             end_time=to_timestamp(end_time.before(output.now) if end_time else None),
         ),
     )
-
-    def fetch(token: str) -> audit_service_pb2.ListAuditEventsResponse:
-        request.page_token = token
-        return client.call(client.audit.ListAuditEvents, request)
-
     print_pages(
-        paging.pages(fetch),
+        Paging(page_size, page_token, follow=all_pages).pages(client, client.audit.ListAuditEvents, request),
         output,
         items=lambda page: page.events,
         essential=lambda event: event.id,
@@ -89,7 +83,7 @@ def list_(
     )
 
 
-def _show(events: list[AuditEvent], output: Output) -> None:
+def _show(events: Iterable[AuditEvent], output: Output) -> None:
     """Print events: on a screen a few lines for each, in a pipe one."""
     if not output.narrow:
         output.show(output.table(_COLUMNS, [_row(event) for event in events]))

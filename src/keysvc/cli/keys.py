@@ -166,10 +166,8 @@ def list_(
     all_pages: AllOption = False,
 ) -> None:
     """List keys, newest first. All conditions must hold."""
-    paging = Paging(page_size, page_token, follow=all_pages)
     request = key_service_pb2.ListRequest(
         workspace=workspace,
-        page_size=paging.page_size,
         filter=key_service_pb2.ListRequest.Filter(
             state=key_state_value(state),
             environment=environment_value(env),
@@ -181,13 +179,8 @@ def list_(
             expire_before=to_timestamp(expire_before.ahead_of(output.now) if expire_before else None),
         ),
     )
-
-    def fetch(token: str) -> key_service_pb2.ListResponse:
-        request.page_token = token
-        return client.call(client.keys.List, request)
-
     print_pages(
-        paging.pages(fetch),
+        Paging(page_size, page_token, follow=all_pages).pages(client, client.keys.List, request),
         output,
         items=lambda page: page.keys,
         essential=lambda key: key.id,

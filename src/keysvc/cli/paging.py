@@ -1,16 +1,22 @@
 """Lists, which come in pages."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from keysvc.cli.output import Output
 from keysvc.cli.values import parse_count
-from keysvc.v1.audit_service_pb2 import ListAuditEventsResponse
-from keysvc.v1.key_service_pb2 import ListResponse
-from keysvc.v1.workspace_service_pb2 import ListWorkspacesResponse
+from keysvc.v1.audit_service_pb2 import ListAuditEventsRequest, ListAuditEventsResponse
+from keysvc.v1.key_service_pb2 import ListRequest, ListResponse
+from keysvc.v1.usage_service_pb2 import QueryUsageRequest, QueryUsageResponse
+from keysvc.v1.workspace_service_pb2 import ListWorkspacesRequest, ListWorkspacesResponse
+
+if TYPE_CHECKING:
+    import grpc
+
+    from keysvc.cli.client import Client
 
 _PANEL = "Pages"
 # With --all nobody waits for a first screen: fewer calls, each still far below any limit on messages.
@@ -25,7 +31,8 @@ PageTokenOption = Annotated[
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Follow the pages to the end.", rich_help_panel=_PANEL)]
 
-Page = TypeVar("Page", ListResponse, ListWorkspacesResponse, ListAuditEventsResponse)
+Request = TypeVar("Request", ListRequest, ListWorkspacesRequest, ListAuditEventsRequest, QueryUsageRequest)
+Page = TypeVar("Page", ListResponse, ListWorkspacesResponse, ListAuditEventsResponse, QueryUsageResponse)
 Item = TypeVar("Item")
 
 
@@ -43,21 +50,20 @@ class Paging:
     token: str
     follow: bool
 
-    @property
-    def page_size(self) -> int:
-        """What to ask for; 0: the service's default."""
+    def pages(
+        self, client: "Client", method: "grpc.UnaryUnaryMultiCallable[Request, Page]", request: Request
+    ) -> Iterator[Page]:
+        """Fetch one page after the other; size and token of the request are set here."""
         if self.size is not None:
-            return self.size
-        return _FOLLOWED_PAGE_SIZE if self.follow else 0
-
-    def pages(self, fetch: Callable[[str], Page]) -> Iterator[Page]:
-        """Fetch one page after the other by their tokens."""
-        token = self.token
+            request.page_size = self.size
+        elif self.follow:
+            request.page_size = _FOLLOWED_PAGE_SIZE
+        request.page_token = self.token
         while True:
-            page = fetch(token)
+            page = client.call(method, request)
             yield page
-            token = page.next_page_token
-            if not self.follow or not token:
+            request.page_token = page.next_page_token
+            if not self.follow or not request.page_token:
                 return
 
 
@@ -65,9 +71,10 @@ def print_pages(
     pages: Iterator[Page],
     output: Output,
     *,
-    items: Callable[[Page], Iterable[Item]],
+    items: Callable[[Page], MutableSequence[Item]],
     essential: Callable[[Item], str],
-    show: Callable[[list[Item]], None],
+    show: Callable[[MutableSequence[Item]], None],
+    remark: Callable[[Page], str] = lambda _: "",
 ) -> None:
     """Print a list: one document, one table, or with `--quiet` line by line as the pages come.
 
@@ -77,26 +84,31 @@ def print_pages(
         items: what is on a page.
         essential: one item in one word.
         show: prints all items for people.
+        remark: what people should know about the whole list; may be empty.
     """
     if output.quiet and not output.as_json:
         token = _print_essentials(pages, output, items, essential)
     else:
-        whole = _join(pages)
+        whole = _join(pages, items)
         token = whole.next_page_token
         if output.as_json:
             output.document(whole)
             return  # the document holds the token
-        found = list(items(whole))
-        if found:
-            show(found)
+        if items(whole):
+            show(items(whole))
         else:
             output.note("Nothing found.")
+        if about := remark(whole):
+            output.note(about)
     if token:
         output.note(f"There are more: --all, or --page-token {token}")
 
 
 def _print_essentials(
-    pages: Iterator[Page], output: Output, items: Callable[[Page], Iterable[Item]], essential: Callable[[Item], str]
+    pages: Iterator[Page],
+    output: Output,
+    items: Callable[[Page], MutableSequence[Item]],
+    essential: Callable[[Item], str],
 ) -> str:
     """Print a line for each item, and return the token of what is left."""
     token = ""
@@ -109,10 +121,10 @@ def _print_essentials(
     return token
 
 
-def _join(pages: Iterator[Page]) -> Page:
-    """One page that holds everything."""
+def _join(pages: Iterator[Page], items: Callable[[Page], MutableSequence[Item]]) -> Page:
+    """One page that holds everything; what else it says is that of the first page, which is as old as any of it."""
     whole = next(pages)
     for page in pages:
-        whole.MergeFrom(page)
-        whole.next_page_token = page.next_page_token  # an empty one would not be merged
+        items(whole).extend(items(page))
+        whole.next_page_token = page.next_page_token
     return whole

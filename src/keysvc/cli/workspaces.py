@@ -135,16 +135,9 @@ def list_(
     all_pages: AllOption = False,
 ) -> None:
     """List workspaces by name."""
-    paging = Paging(page_size, page_token, follow=all_pages)
-
-    def fetch(token: str) -> workspace_service_pb2.ListWorkspacesResponse:
-        request = workspace_service_pb2.ListWorkspacesRequest(
-            organization=organization, page_size=paging.page_size, page_token=token
-        )
-        return client.call(client.workspaces.ListWorkspaces, request)
-
+    request = workspace_service_pb2.ListWorkspacesRequest(organization=organization)
     print_pages(
-        paging.pages(fetch),
+        Paging(page_size, page_token, follow=all_pages).pages(client, client.workspaces.ListWorkspaces, request),
         output,
         items=lambda page: page.workspaces,
         essential=lambda workspace: workspace.name,
