@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from keysvc.v1 import audit_service_pb2_grpc, key_service_pb2_grpc, workspace_service_pb2_grpc
+from keysvc.v1 import audit_service_pb2_grpc, key_service_pb2_grpc, usage_service_pb2_grpc, workspace_service_pb2_grpc
 
 
 @dataclass
@@ -98,6 +98,9 @@ def add_services(peer: Peer, server: grpc.Server) -> None:
     key_service_pb2_grpc.add_KeyServiceServicer_to_server(peer.serve(key_service_pb2_grpc.KeyServiceServicer), server)
     workspace_service_pb2_grpc.add_WorkspaceServiceServicer_to_server(
         peer.serve(workspace_service_pb2_grpc.WorkspaceServiceServicer), server
+    )
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(
+        peer.serve(usage_service_pb2_grpc.UsageServiceServicer), server
     )
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
         peer.serve(audit_service_pb2_grpc.AuditServiceServicer), server

@@ -1,10 +1,13 @@
 import json
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
 
 from keysvc.v1 import key_pb2, receipt_pb2
+from keysvc.v1.key_pb2 import Secret
 from keysvc.v1.key_service_pb2 import (
     CreateRequest,
     CreateResponse,
@@ -133,7 +136,7 @@ def test_list_sends_every_filter_that_is_built(peer: Peer, run: Run) -> None:
     run(
         *("keys", "list", "--workspace", "a/b", "--page-size", "7", "--page-token", "t", "--state", "suspended"),
         *("--env", "test", "--owner", "o", "--tag", "ci", "--role", "admin", "--hint-prefix", "sk_live_1a1b"),
-        *("--name-prefix", "PDF", "--expire-before", "2027-01-31"),
+        *("--name-prefix", "PDF", "--expire-before", "2027-01-31", "--idle-since", "2026-12-01"),
     )
     expected = ListRequest(
         workspace="a/b",
@@ -150,7 +153,74 @@ def test_list_sends_every_filter_that_is_built(peer: Peer, run: Run) -> None:
         ),
     )
     expected.filter.expire_before.FromJsonString("2027-01-31T00:00:00Z")
+    expected.filter.idle_since.FromJsonString("2026-12-01T00:00:00Z")
     assert peer.requests["List"] == [expected]
+
+
+def test_idle_for_30_days_is_since_30_days_ago(peer: Peer, run: Run) -> None:
+    """A distance looks back here, and ahead for an expiry."""
+    peer.answers("List", ListResponse())
+    before = datetime.now(UTC)
+    run("keys", "list", "--idle-since", "30d")
+    sent = peer.requests["List"][0].filter.idle_since.ToDatetime(UTC)
+    assert before <= sent + timedelta(days=30) <= datetime.now(UTC)
+
+
+def used(**fields: Any) -> key_pb2.Key:
+    """A key in a rotation whose traffic has begun to move."""
+    old, new = key().secrets[0], key().secrets[0]
+    old.MergeFrom(Secret(usage_total=12_345, last_used_time=from_now(days=-2), retire_time=from_now(hours=24)))
+    new.MergeFrom(Secret(id="NEW", usage_total=7, last_used_time=from_now(minutes=-3)))
+    shown = key(usage_total=12_352, last_used_time=from_now(minutes=-3), usage_time=from_now(seconds=-2), **fields)
+    del shown.secrets[:]
+    shown.secrets.extend([old, new])
+    return shown
+
+
+def test_get_shows_how_much_and_when_a_key_and_each_secret_was_used(peer: Peer, run: Run) -> None:
+    """How to see in a rotation that traffic has moved, in 80 columns; and how fresh that is."""
+    peer.answers("Get", GetResponse(key=used()))
+    lines = plain(run("keys", "get", KEY_ID, columns=80).out).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert "verified     12,352 times" in lines
+    assert [line for line in lines if line.startswith("last used") and line.endswith("(3 min ago)")]
+    assert [line for line in lines if line.startswith("as of") and line.endswith("(2 s ago)")]
+    header, old, new = (re.split(" {2,}", line.strip()) for line in lines[-3:])
+    assert header == ["Secret", "Hint", "State", "Retires", "Verified", "Last used"]
+    assert old == [SECRET_ID, "sk_live_11A2b3C4…", "active", "in 24 hours", "12,345", "2 days ago"]
+    assert new == ["NEW", "sk_live_11A2b3C4…", "active", "7", "3 min ago"]
+
+
+def test_where_nobody_counts_a_key_is_not_said_to_be_unused(peer: Peer, run: Run) -> None:
+    """Not known is not never."""
+    counted = key(usage_time=from_now(seconds=-2))
+    peer.answers("Get", GetResponse(key=key()), GetResponse(key=counted))
+    out = run("keys", "get", KEY_ID).out
+    assert "used         not known: no server is counting\n" in out
+    assert "never" not in out.replace("expires      never", "")
+    assert "last used    never\n" in run("keys", "get", KEY_ID).out
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_list_shows_when_keys_were_last_used(peer: Peer, run: Run, columns: int) -> None:
+    """Of idle keys before anything else, also where there is little room."""
+    unused = key(id=OTHER_KEY_ID, usage_time=from_now(seconds=-9))
+    peer.answers("List", *[ListResponse(keys=[used(), unused])] * 2)
+    idle = run("keys", "list", "--idle-since", "1m", columns=columns)
+    header, *lines = plain(idle.out).splitlines()
+    assert "Last used" in header
+    assert all(len(line) <= columns for line in lines)
+    assert [line.split("  ")[-1].strip() for line in lines if line.startswith("0198")] == (
+        ["3 min ago", "never"] if columns == 80 else ["12,352", "0"]
+    )
+    assert re.fullmatch(r"Usage as of .* \(9 s ago\)\.\n", plain(idle.err))
+    all_keys = run("keys", "list", columns=columns)
+    assert ("Last used" in all_keys.out) == (columns == 120) == ("Usage as of" in all_keys.err)
+
+
+def plain(text: str) -> str:
+    """A text without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def test_list_prints_a_page_and_says_that_there_are_more(peer: Peer, run: Run) -> None:

@@ -16,6 +16,7 @@ from keysvc.cli.connection import Connection
 from keysvc.cli.failure import ExitCode, Failure
 from keysvc.v1.audit_service_pb2_grpc import AuditServiceStub
 from keysvc.v1.key_service_pb2_grpc import KeyServiceStub
+from keysvc.v1.usage_service_pb2_grpc import UsageServiceStub
 from keysvc.v1.workspace_service_pb2_grpc import WorkspaceServiceStub
 
 # A page of 1000 keys with everything at its limit would be 12 MiB; gRPC's default is 4.
@@ -54,6 +55,7 @@ class Client:
         self.keys = KeyServiceStub(self._channel)
         self.workspaces = WorkspaceServiceStub(self._channel)
         self.audit = AuditServiceStub(self._channel)
+        self.usage = UsageServiceStub(self._channel)
 
     def close(self) -> None:
         """Close the channel."""

@@ -7,7 +7,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from keysvc.v1 import key_pb2, receipt_pb2
+from keysvc.v1 import key_pb2, receipt_pb2, usage_service_pb2
 
 
 class Environment(StrEnum):
@@ -26,6 +26,14 @@ class KeyState(StrEnum):
     EXPIRED = "expired"
 
 
+class UsageGroup(StrEnum):
+    """What of usage can be kept apart, in the order of the service's answer."""
+
+    KEY = "key"
+    SECRET = "secret"  # noqa: S105 (no password)
+    VERDICT = "verdict"
+
+
 class Wait(StrEnum):
     """What a change waits for before it returns."""
 
@@ -41,6 +49,11 @@ def environment_value(choice: Environment | None) -> key_pb2.Environment.ValueTy
 def key_state_value(choice: KeyState | None) -> key_pb2.Key.State.ValueType:
     """The state in a request; None: any."""
     return key_pb2.Key.State.Value(f"STATE_{choice.name}" if choice else "STATE_UNSPECIFIED")
+
+
+def usage_group_value(choice: UsageGroup) -> usage_service_pb2.QueryUsageRequest.Group.ValueType:
+    """The group in a request."""
+    return usage_service_pb2.QueryUsageRequest.Group.Value(f"GROUP_{choice.name}")
 
 
 def wait_value(choice: Wait | None) -> receipt_pb2.Wait.ValueType:

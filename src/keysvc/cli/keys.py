@@ -1,9 +1,11 @@
 """`keysvc keys`: create, get and list API keys; the rest is in ``key_changes``."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from keysvc.cli import key_changes
 from keysvc.cli.command import client_command
@@ -13,21 +15,25 @@ from keysvc.cli.contract import (
     environment_value,
     key_state_value,
     key_state_word,
+    to_datetime,
     to_duration,
     to_timestamp,
 )
 from keysvc.cli.failure import Failure
-from keysvc.cli.key_table import key_list, key_rows, secret_list
+from keysvc.cli.key_table import LAST_USED, key_list, key_rows, secret_list
 from keysvc.cli.output import Output
 from keysvc.cli.paging import AllOption, PageSizeOption, PageTokenOption, Paging, print_pages
 from keysvc.cli.receipt import REPEAT, ReasonOption
+from keysvc.cli.usage_table import freshness, usage_rows
 from keysvc.cli.values import Pair, When, parse_duration, parse_pair, parse_time, parse_when, to_mapping
 from keysvc.v1 import key_service_pb2
+from keysvc.v1.key_pb2 import Key
 
 if TYPE_CHECKING:
     from keysvc.cli.client import Client
 
 app = typer.Typer(help="API keys: create, look at, rotate, suspend, resume, revoke.", no_args_is_help=True)
+
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY_ID", show_default=False, help="Id of the key.")]
 
@@ -134,7 +140,8 @@ def get(client: "Client", output: Output, key_id: KeyArgument) -> None:
     elif output.quiet:
         output.line(key_state_word(response.key.state))
     else:
-        output.show(output.details(key_rows(response.key, output)), "", secret_list(response.key, output))
+        rows = [*key_rows(response.key, output), *usage_rows(response.key, output)]
+        output.show(output.details(rows), "", secret_list(response.key, output))
 
 
 @client_command(app, "list", quiet="the ids, one per line")
@@ -161,6 +168,12 @@ def list_(
         When | None,
         typer.Option(metavar="TIME", parser=parse_when, help="That expire before this time; 7d: within 7 days."),
     ] = None,
+    idle_since: Annotated[
+        When | None,
+        typer.Option(
+            metavar="TIME", parser=parse_when, help="Neither used nor created since this time; 30d: for 30 days."
+        ),
+    ] = None,
     page_size: PageSizeOption = None,
     page_token: PageTokenOption = "",
     all_pages: AllOption = False,
@@ -177,6 +190,7 @@ def list_(
             hint_prefix=hint_prefix,
             display_name_prefix=name_prefix,
             expire_before=to_timestamp(expire_before.ahead_of(output.now) if expire_before else None),
+            idle_since=to_timestamp(idle_since.before(output.now) if idle_since else None),
         ),
     )
     print_pages(
@@ -184,8 +198,18 @@ def list_(
         output,
         items=lambda page: page.keys,
         essential=lambda key: key.id,
-        show=lambda keys: output.show(key_list(keys, output, one_workspace=bool(workspace))),
+        show=lambda keys: _show_list(
+            keys, key_list(keys, output, one_workspace=bool(workspace), idle=idle_since is not None), output
+        ),
     )
+
+
+def _show_list(keys: Iterable[Key], table: Table, output: Output) -> None:
+    """Print a list; where it tells of usage, also how fresh that is: as fresh as the oldest of it."""
+    output.show(table)
+    times = [key.usage_time for key in keys if key.HasField("usage_time")]
+    if times and LAST_USED in {column.header for column in table.columns}:
+        output.note(freshness(min(times, key=to_datetime), output))
 
 
 key_changes.register(app)

@@ -18,6 +18,7 @@ from keysvc.cli.keys import app as keys
 from keysvc.cli.report import report
 from keysvc.cli.server import register as register_server
 from keysvc.cli.text import find_key_string_hint, write
+from keysvc.cli.usage import register as register_usage
 from keysvc.cli.verify import register as register_verify
 from keysvc.cli.workspaces import app as workspaces
 
@@ -37,7 +38,7 @@ Exit codes
   3  verify: the key is refused
   4  the service is not available, or did not answer in time"""
 
-_ORDER = ("workspaces", "keys", "verify", "audit")
+_ORDER = ("workspaces", "keys", "verify", "usage", "audit")
 
 
 class RootGroup(TyperGroup):
@@ -63,6 +64,7 @@ register_server(app)
 app.add_typer(workspaces, name="workspaces")
 app.add_typer(keys, name="keys")
 register_verify(app)
+register_usage(app)
 app.add_typer(audit, name="audit")
 
 

@@ -50,11 +50,13 @@ class Column:
         rank: where a terminal is too narrow, columns leave, the highest rank first; 0 stays. For ranks up to 2 others
             are folded, the rest has to fit in beside them.
         folds: long values may take several lines; ids and the like may not.
+        right: values end at the same place, as numbers do.
     """
 
     header: str
     rank: int = 0
     folds: bool = False
+    right: bool = False
 
 
 class Output:
@@ -111,6 +113,10 @@ class Output:
         """A time for a column: on a screen only how far away it is."""
         return format_distance(to_datetime(time), self.now) if self.narrow else format_time(to_datetime(time))
 
+    def count(self, count: int) -> str:
+        """How many: on a screen in groups of three digits."""
+        return f"{count:,}" if self.narrow else str(count)
+
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
         """Lay out rows. Columns without any value are left out, and those that a narrow terminal has no room for."""
         cells = [[each if isinstance(each, Text) else Text(clean(each)) for each in row] for row in rows]
@@ -124,8 +130,12 @@ class Output:
         # Rather let the terminal break a line than cut an id.
         table = _bare_table(show_header=True, width=least if least > self._console.width else None)
         for at in kept:
-            folds = columns[at].folds
-            table.add_column(columns[at].header, no_wrap=not folds, overflow="fold" if folds else "ignore")
+            column, header = columns[at], columns[at].header
+            if column.right:  # rich moves nothing in a column that it must not cut
+                header = header.rjust(widths[at])
+                for row in cells:
+                    row[at].pad_left(max(widths[at], len(header)) - row[at].cell_len)
+            table.add_column(header, no_wrap=not column.folds, overflow="fold" if column.folds else "ignore")
         for row in cells:
             table.add_row(*(row[at] for at in kept))
         return table

@@ -20,6 +20,7 @@ _SPELLINGS = {
     "tags": "--tag",
     "workspaces": "--limit-to",
     "key_id": "KEY_ID",
+    "key.id": "KEY_ID",
     "secret_id": "--secret",
     "key_string": "the key string",
     "consistency.at_least": "--at-least",
