@@ -9,6 +9,8 @@ import pytest
 from keysvc.v1 import key_pb2, receipt_pb2
 from keysvc.v1.key_pb2 import Secret
 from keysvc.v1.key_service_pb2 import (
+    CancelRotationRequest,
+    CancelRotationResponse,
     CreateRequest,
     CreateResponse,
     GetResponse,
@@ -370,3 +372,16 @@ def test_rotate_sends_what_was_said_and_prints_the_new_key_string_once(peer: Pee
     assert (second.HasField("overlap"), second.overlap.ToSeconds()) == (True, 0)
     assert not third.HasField("overlap")
     assert run("keys", "rotate", KEY_ID, "--now", "--overlap", "1d").code == 2
+
+
+def test_cancel_rotation_prints_the_secrets_that_are_left(peer: Peer, run: Run) -> None:
+    """With the receipt: since when the new one is refused everywhere."""
+    peer.answers("CancelRotation", *[CancelRotationResponse(key=key(), receipt=receipt())] * 2)
+    out = run("keys", "cancel-rotation", KEY_ID, "--reason", "too early", "--wait", "commit").out
+    assert peer.requests["CancelRotation"] == [
+        CancelRotationRequest(key_id=KEY_ID, reason="too early", wait=receipt_pb2.WAIT_COMMIT)
+    ]
+    assert out.startswith(f"Key {KEY_ID} is not being rotated any more\n\nSecret ")
+    assert f"\n{SECRET_ID}  " in out
+    assert "receipt   COMPLETE, waited 3 ms\n" in out
+    assert run("keys", "cancel-rotation", KEY_ID, "-q").out == "COMPLETE\n"

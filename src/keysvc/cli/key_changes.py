@@ -1,6 +1,6 @@
-"""`keysvc keys rotate`, `suspend`, `resume` and `revoke`: changes of keys that answer with a receipt."""
+"""`keysvc keys rotate`, `cancel-rotation`, `suspend`, `resume` and `revoke`: changes with a receipt."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,14 @@ from keysvc.v1 import key_pb2, key_service_pb2
 if TYPE_CHECKING:
     from keysvc.cli.client import Client
 
-Changed = key_service_pb2.SuspendResponse | key_service_pb2.ResumeResponse | key_service_pb2.RevokeResponse
+Changed = (
+    key_service_pb2.UpdateResponse
+    | key_service_pb2.SuspendResponse
+    | key_service_pb2.ResumeResponse
+    | key_service_pb2.RevokeResponse
+)
+
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY_ID", show_default=False, help="Id of the key.")]
 
 KeysArgument = Annotated[
     list[str], typer.Argument(metavar="KEY_ID", show_default=False, help="Ids of the keys, one or more.")
@@ -35,6 +42,7 @@ Find a leaked key by how its key string begins
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     client_command(app, "rotate", quiet="the new key string")(rotate)
+    client_command(app, "cancel-rotation", quiet="COMPLETE or PENDING")(cancel_rotation)
     client_command(app, "suspend", quiet=_QUIET)(suspend)
     client_command(app, "resume", quiet=_QUIET)(resume)
     client_command(app, "revoke", quiet=_QUIET, epilog=_REVOKE_EPILOG)(revoke)
@@ -43,7 +51,7 @@ def register(app: typer.Typer) -> None:
 def rotate(
     client: "Client",
     output: Output,
-    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", show_default=False, help="Id of the key.")],
+    key_id: KeyArgument,
     *,
     overlap: Annotated[
         timedelta | None,
@@ -78,6 +86,24 @@ def rotate(
         output.show("The new key string, shown only now:", "")
         output.line(f"  {response.key_string}")
         output.show("", secret_list(response.key, output), "", output.details(receipt_rows(response.receipt, output)))
+
+
+def cancel_rotation(
+    client: "Client", output: Output, key_id: KeyArgument, *, reason: ReasonOption = "", wait: WaitOption = None
+) -> None:
+    """Go back: revoke the newer of two living secrets.
+
+    The older one then does not retire. A key with one living secret stays as it is.
+    """
+    request = key_service_pb2.CancelRotationRequest(key_id=key_id, reason=reason, wait=wait_value(wait))
+    response = client.call(client.keys.CancelRotation, request, if_unknown=REPEAT)
+    if output.as_json:
+        output.document(response)
+    elif output.quiet:
+        output.line(receipt_state(response.receipt))
+    else:
+        output.show(f"Key {key_id} is not being rotated any more", "", secret_list(response.key, output))
+        output.show("", output.details(receipt_rows(response.receipt, output)))
 
 
 def suspend(
@@ -155,13 +181,13 @@ def _change_each(key_ids: list[str], change: Callable[[str], Changed], output: O
         elif output.quiet:
             output.line(receipt_state(response.receipt))
         else:
-            output.show(*([""] if at else []), f"{done} key {key_id}", _outcome(response, output))
+            output.show(*([""] if at else []), f"{done} key {key_id}", outcome(response, output))
     if worst:
         raise typer.Exit(worst)
 
 
-def _outcome(response: Changed, output: Output) -> Table:
-    """A changed key, briefly, and the receipt."""
+def outcome(response: Changed, output: Output, changes: Iterable[tuple[str, str | Text]] = ()) -> Table:
+    """A changed key, briefly, with what was changed of it, and the receipt."""
     key = response.key
     usable = any(secret.state == key_pb2.Key.STATE_ACTIVE for secret in key.secrets)
     without_secret = "" if usable or key.state != key_pb2.Key.STATE_ACTIVE else ", but no secret of it is"
@@ -170,6 +196,7 @@ def _outcome(response: Changed, output: Output) -> Table:
             ("name", key.display_name),
             ("workspace", f"{key.workspace}, {environment_word(key.environment)}"),
             ("state", Text.assemble(coloured(key_state_word(key.state)), without_secret)),
+            *changes,
             *receipt_rows(response.receipt, output),
         ]
     )

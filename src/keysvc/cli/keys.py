@@ -1,4 +1,4 @@
-"""`keysvc keys`: create, get and list API keys; the rest is in ``key_changes``."""
+"""`keysvc keys`: create, get and list API keys; the rest is in ``key_update`` and ``key_changes``."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from keysvc.cli import key_changes
+from keysvc.cli import key_changes, key_update
 from keysvc.cli.command import client_command
 from keysvc.cli.contract import (
     Environment,
@@ -32,10 +32,7 @@ from keysvc.v1.key_pb2 import Key
 if TYPE_CHECKING:
     from keysvc.cli.client import Client
 
-app = typer.Typer(help="API keys: create, look at, rotate, suspend, resume, revoke.", no_args_is_help=True)
-
-
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY_ID", show_default=False, help="Id of the key.")]
+app = typer.Typer(help="API keys: create, look at, update, rotate, suspend, resume, revoke.", no_args_is_help=True)
 
 
 @client_command(
@@ -132,7 +129,7 @@ def create(
 
 
 @client_command(app, "get", quiet="the state")
-def get(client: "Client", output: Output, key_id: KeyArgument) -> None:
+def get(client: "Client", output: Output, key_id: key_changes.KeyArgument) -> None:
     """Show a key and its secrets, but no key string."""
     response = client.call(client.keys.Get, key_service_pb2.GetRequest(key_id=key_id))
     if output.as_json:
@@ -212,4 +209,5 @@ def _show_list(keys: Iterable[Key], table: Table, output: Output) -> None:
         output.note(freshness(min(times, key=to_datetime), output))
 
 
+key_update.register(app)
 key_changes.register(app)
