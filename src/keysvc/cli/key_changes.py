@@ -61,7 +61,8 @@ def rotate(
     ] = None,
     now: Annotated[bool, typer.Option("--now", help="End the old secret at once.")] = False,
     request_id: Annotated[
-        str, typer.Option(metavar="UUID", show_default=False, help="Makes a repeat safe: it mints no second secret.")
+        str,
+        typer.Option(metavar="UUID", show_default=False, help="Makes a repeat safe: it answers the same key string."),
     ] = "",
     reason: ReasonOption = "",
     wait: WaitOption = None,

@@ -88,7 +88,8 @@ def create(
         ),
     ] = None,
     request_id: Annotated[
-        str, typer.Option(metavar="UUID", show_default=False, help="Makes a repeated call safe: never a second key.")
+        str,
+        typer.Option(metavar="UUID", show_default=False, help="Makes a repeat safe: it answers the same key string."),
     ] = "",
     reason: ReasonOption = "",
 ) -> None:
