@@ -2,6 +2,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
@@ -368,6 +369,9 @@ def test_rotate_sends_what_was_said_and_prints_the_new_key_string_once(peer: Pee
     assert run("keys", "rotate", KEY_ID, "--now", "-q").out == f"{KEY_STRING}\n"
     assert run("keys", "rotate", KEY_ID, "-q").code == 0
     first, second, third = peer.requests["Rotate"]
+    assert len({UUID(request.request_id) for request in (first, second, third)}) == 3
+    for request in (first, second, third):
+        request.ClearField("request_id")
     assert first == RotateRequest(key_id=KEY_ID, overlap=duration(hours=36), reason="yearly", wait=first.wait)
     assert (second.HasField("overlap"), second.overlap.ToSeconds()) == (True, 0)
     assert not third.HasField("overlap")

@@ -89,11 +89,12 @@ def test_a_service_that_cannot_say_is_told_from_one_that_refuses(peer: Peer, run
     assert "Nobody knows" not in result.err
 
 
-def test_a_creation_is_only_repeated_blindly_with_a_request_id(peer: Peer, run: Run) -> None:
-    """Otherwise there might be two keys."""
-    peer.answers("Create", AWAY, AWAY)
-    assert "Look before you repeat it: keysvc keys list --workspace acme-corp/sales" in run(*CREATE).err
-    assert "Repeat the command: that is safe" in run(*CREATE, "--request-id", "id").err
+def test_a_creation_that_nobody_knows_of_is_repeated_by_its_request_id(peer: Peer, run: Run) -> None:
+    """The command made one for the call and names it: a repeat without it might make a second key."""
+    peer.answers("Create", AWAY, AWAY, AWAY)
+    made = [re.search(r"with --request-id ([0-9a-f-]{36}):", run(*CREATE).err) for _ in range(2)]
+    assert len({found[1] for found in made if found}) == 2
+    assert f"with --request-id {KEY_ID}:" in run(*CREATE, "--request-id", KEY_ID).err
 
 
 def test_without_an_answer_in_time_the_command_ends(peer: Peer, run: Run) -> None:

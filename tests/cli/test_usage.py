@@ -47,7 +47,7 @@ def test_usage_sends_every_field_that_is_built(peer: Peer, run: Run) -> None:
     """What to keep apart may be repeated, or separated by commas."""
     peer.answers("QueryUsage", *[answer()] * 2)
     run(
-        *("usage", "--workspace", "a/b", "--key", KEY_ID, "--by", "verdict,key", "--by", "secret", "--by", "key"),
+        *("usage", "--workspace", "a/b", "--key-id", KEY_ID, "--by", "verdict,key", "--by", "secret", "--by", "key"),
         *("--page-size", "7", "--page-token", "t"),
     )
     run("usage")
@@ -126,7 +126,7 @@ def test_it_is_said_how_fresh_the_counts_are(peer: Peer, run: Run) -> None:
 
 
 def test_quiet_is_what_was_asked_for_and_the_number_of_verifications(peer: Peer, run: Run) -> None:
-    """`$(keysvc usage --key … -q)` is a number."""
+    """`$(keysvc usage --key-id … -q)` is a number."""
     peer.answers("QueryUsage", answer(buckets=[UsageBucket(workspace="a/b", verify_count=7)]), answer())
     result = run("usage", "-q")
     assert (result.out, result.err) == ("7\n", "")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 from rich.table import Table
@@ -13,7 +14,7 @@ from keysvc.cli.contract import environment_word, key_state_word, to_duration, w
 from keysvc.cli.failure import ExitCode, Failure
 from keysvc.cli.key_table import secret_list
 from keysvc.cli.output import Output, coloured
-from keysvc.cli.receipt import REPEAT, ReasonOption, WaitOption, receipt_rows, receipt_state
+from keysvc.cli.receipt import REPEAT, ReasonOption, RequestIdOption, WaitOption, receipt_rows, receipt_state, repeat_as
 from keysvc.cli.values import parse_duration
 from keysvc.v1 import key_pb2, key_service_pb2
 
@@ -60,10 +61,7 @@ def rotate(
         ),
     ] = None,
     now: Annotated[bool, typer.Option("--now", help="End the old secret at once.")] = False,
-    request_id: Annotated[
-        str,
-        typer.Option(metavar="UUID", show_default=False, help="Makes a repeat safe: it answers the same key string."),
-    ] = "",
+    request_id: RequestIdOption = "",
     reason: ReasonOption = "",
     wait: WaitOption = None,
 ) -> None:
@@ -73,12 +71,11 @@ def rotate(
     request = key_service_pb2.RotateRequest(
         key_id=key_id,
         overlap=to_duration(timedelta(0) if now else overlap),
-        request_id=request_id,
+        request_id=request_id or str(uuid4()),
         reason=reason,
         wait=wait_value(wait),
     )
-    look = f"Nobody knows whether a secret was minted. Look before you repeat it: keysvc keys get {key_id}"
-    response = client.call(client.keys.Rotate, request, if_unknown=REPEAT if request_id else look)
+    response = client.call(client.keys.Rotate, request, if_unknown=repeat_as(request.request_id))
     if output.as_json:
         output.document(response)
     elif output.quiet:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 from rich.table import Table
@@ -23,7 +24,7 @@ from keysvc.cli.failure import Failure
 from keysvc.cli.key_table import LAST_USED, key_list, key_rows, secret_list
 from keysvc.cli.output import Output
 from keysvc.cli.paging import AllOption, PageSizeOption, PageTokenOption, Paging, print_pages
-from keysvc.cli.receipt import REPEAT, ReasonOption
+from keysvc.cli.receipt import ReasonOption, RequestIdOption, repeat_as
 from keysvc.cli.usage_table import freshness, usage_rows
 from keysvc.cli.values import Pair, When, parse_duration, parse_pair, parse_time, parse_when, to_mapping
 from keysvc.v1 import key_service_pb2
@@ -87,10 +88,7 @@ def create(
             "--limit-to", metavar="NAME", help="Keys of keysvc/system: a workspace the caller may work in. Repeatable."
         ),
     ] = None,
-    request_id: Annotated[
-        str,
-        typer.Option(metavar="UUID", show_default=False, help="Makes a repeat safe: it answers the same key string."),
-    ] = "",
+    request_id: RequestIdOption = "",
     reason: ReasonOption = "",
 ) -> None:
     """Create a key and show its key string, this once.
@@ -111,14 +109,11 @@ def create(
         ttl=to_duration(ttl),
         metadata=to_mapping(metadata or ()),
         tags=tag or (),
-        request_id=request_id,
+        request_id=request_id or str(uuid4()),
         workspaces=limit_to or (),
         reason=reason,
     )
-    look = (
-        f"Nobody knows whether a key was created. Look before you repeat it: keysvc keys list --workspace {workspace}"
-    )
-    response = client.call(client.keys.Create, request, if_unknown=REPEAT if request_id else look)
+    response = client.call(client.keys.Create, request, if_unknown=repeat_as(request.request_id))
     if output.as_json:
         output.document(response)
     elif output.quiet:

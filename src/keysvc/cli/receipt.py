@@ -19,8 +19,25 @@ WaitOption = Annotated[
     ),
 ]
 
+RequestIdOption = Annotated[
+    str,
+    typer.Option(
+        metavar="UUID",
+        show_default=False,
+        help="Of a call to repeat: within 10 minutes it shows the same key string. Default: a new one.",
+    ),
+]
+
 REPEAT = "Nobody knows whether the change was made. Repeat the command: that is safe, and settles it."
 """What to do when a change was not answered."""
+
+
+def repeat_as(request_id: str) -> str:
+    """What to do when a call that mints a secret was not answered."""
+    return (
+        "Nobody knows whether a secret was minted. Within 10 minutes repeat the command with "
+        f"--request-id {request_id}: that shows it, and mints no second one."
+    )
 
 
 def receipt_state(receipt: Receipt) -> str:

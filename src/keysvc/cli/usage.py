@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Example: has the traffic of a key moved to its new secret?
-  keysvc usage --key 0198a6c2-7b3e-7c4d-9a1e-0123456789ab --by secret"""
+  keysvc usage --key-id 0198a6c2-7b3e-7c4d-9a1e-0123456789ab --by secret"""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def usage(
     workspace: Annotated[
         str, typer.Option(metavar="NAME", show_default=False, help="Only of this workspace and its keys.")
     ] = "",
-    key: Annotated[str, typer.Option("--key", metavar="KEY_ID", show_default=False, help="Only of this key.")] = "",
+    key: Annotated[str, typer.Option("--key-id", metavar="KEY_ID", show_default=False, help="Only of this key.")] = "",
     by: Annotated[
         list[str] | None,
         typer.Option(
