@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from secrets import token_hex
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -197,3 +199,15 @@ def test_an_old_postgresql_is_refused_by_name(version: int, name: str) -> None:
     with pytest.raises(UnfitDatabaseError, match=rf"^PostgreSQL {name} is too old: keysvc needs 14 or newer$"):
         _read_schema(connection)
     assert SERVER_VERSION_MIN == 140_000
+
+
+def test_a_database_that_cannot_keep_every_character_is_refused(server_url: str) -> None:
+    """At the start, by name, instead of at the first owner with an umlaut."""
+    name = f"test_{token_hex(8)}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'".encode())
+        try:
+            with pytest.raises(UnfitDatabaseError, match="encoded in SQL_ASCII: keysvc needs UTF8"):
+                migrate(urlunsplit(urlsplit(server_url)._replace(path=f"/{name}")))
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

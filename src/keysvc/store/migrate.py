@@ -19,7 +19,7 @@ CONNECT_SECONDS_MAX: Final = 5
 
 
 class UnfitDatabaseError(Exception):
-    """This version of keysvc cannot use the database: its server is too old, or its schema too new."""
+    """This version of keysvc cannot use the database: its server is too old, its schema too new, or its encoding not UTF-8."""
 
 
 def _config() -> Config:
@@ -77,4 +77,7 @@ def _read_schema(connection: Connection) -> str | None:
     server_version = connection.connection.driver_connection.info.server_version  # type: ignore[union-attr]
     if server_version < SERVER_VERSION_MIN:
         raise UnfitDatabaseError(f"PostgreSQL {server_version // 10000} is too old: keysvc needs 14 or newer")
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise UnfitDatabaseError(f"the database is encoded in {encoding}: keysvc needs UTF8")
     return MigrationContext.configure(connection).get_current_revision()
