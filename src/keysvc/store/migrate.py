@@ -19,7 +19,7 @@ CONNECT_SECONDS_MAX: Final = 5
 
 
 class UnfitDatabaseError(Exception):
-    """This version of keysvc cannot use the database: its server is too old, its schema too new, or its encoding not UTF-8."""
+    """This version of keysvc cannot use the database: its server too old, its schema too new, its encoding another."""
 
 
 def _config() -> Config:
@@ -66,7 +66,9 @@ def _engine(url: str) -> Engine:
     """Connections for one piece of work each. The time limit is for people who wait at a start."""
     return create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(url, connect_timeout=CONNECT_SECONDS_MAX, application_name="keysvc migrate"),
+        creator=lambda: psycopg.connect(
+            url, connect_timeout=CONNECT_SECONDS_MAX, application_name="keysvc migrate", client_encoding="utf8"
+        ),
         poolclass=NullPool,
         hide_parameters=True,
     )
@@ -74,10 +76,10 @@ def _engine(url: str) -> Engine:
 
 def _read_schema(connection: Connection) -> str | None:
     """The schema of the database behind a connection."""
-    server_version = connection.connection.driver_connection.info.server_version  # type: ignore[union-attr]
-    if server_version < SERVER_VERSION_MIN:
-        raise UnfitDatabaseError(f"PostgreSQL {server_version // 10000} is too old: keysvc needs 14 or newer")
-    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    info = connection.connection.driver_connection.info  # type: ignore[union-attr]
+    if info.server_version < SERVER_VERSION_MIN:
+        raise UnfitDatabaseError(f"PostgreSQL {info.server_version // 10000} is too old: keysvc needs 14 or newer")
+    encoding = info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise UnfitDatabaseError(f"the database is encoded in {encoding}: keysvc needs UTF8")
     return MigrationContext.configure(connection).get_current_revision()
