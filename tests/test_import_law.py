@@ -15,7 +15,9 @@ import keysvc
 
 SOURCE = Path(keysvc.__file__).parent
 
-ALL = frozenset({"v1", "core", "service", "lease", "store", "rpc", "cli", "app", "settings", "logs", "stopping"})
+ALL = frozenset(
+    {"v1", "core", "service", "lease", "store", "rpc", "cli", "app", "settings", "logs", "stopping", "reloading"}
+)
 
 LAW: Mapping[str, frozenset[str]] = {
     "v1": frozenset(),
@@ -27,6 +29,7 @@ LAW: Mapping[str, frozenset[str]] = {
     "settings": frozenset({"core"}),
     "logs": frozenset({"core"}),
     "stopping": frozenset(),
+    "reloading": frozenset(),
     "app": ALL - {"cli"},
     "cli": ALL,
     "__main__": frozenset({"cli"}),
