@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from keysvc.app import Limits, bootstrap, open_server, open_storage
+from keysvc.app import Limits, bootstrap, open_server, open_storage, open_tls
 from keysvc.core.pepper import Peppers
 from keysvc.settings import Settings
 from keysvc.v1 import key_pb2, key_service_pb2, receipt_pb2, verify_pb2, workspace_service_pb2
@@ -168,21 +169,35 @@ class Deployment:
         peppers: Peppers,
         operator_key: str | None = None,
         limits: Limits = PATIENT,
+        **tls: Path,
     ) -> Self:
-        """Start a server; ``stack`` stops it. Without an operator key one is created."""
-        settings = Settings(database_url=database_url, peppers=peppers, listen="127.0.0.1:0")
+        """Start a server; ``stack`` stops it. Without an operator key one is created.
+
+        ``tls`` are files as in ``Settings``.
+        """
+        settings = Settings(database_url=database_url, peppers=peppers, listen="127.0.0.1:0", **tls)
         if operator_key is None:
             created = await bootstrap(settings, another=False)
             assert created is not None
             operator_key = created.reveal()
         storage = await stack.enter_async_context(open_storage(settings, limits=limits))
-        server = await stack.enter_async_context(open_server(storage))
-        port = await server.start(settings.listen, None)
+        server, callers = await stack.enter_async_context(open_server(storage))
+        port = await server.start(settings.listen, await stack.enter_async_context(open_tls(settings, callers)))
         return cls(stack, settings, f"127.0.0.1:{port}", operator_key)
 
-    async def client(self, key_string: str | None = None, *, anonymous: bool = False) -> Client:
-        """A client; as the operator, if no key string is given."""
-        channel = grpc.aio.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)])
+    async def client(
+        self,
+        key_string: str | None = None,
+        *,
+        anonymous: bool = False,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> Client:
+        """A client; as the operator, if no key string is given. With credentials, over TLS."""
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if credentials is None:
+            channel = grpc.aio.insecure_channel(self.address, options)
+        else:
+            channel = grpc.aio.secure_channel(self.address, credentials, options)
         self._stack.push_async_callback(channel.close)
         return Client(channel, None if anonymous else key_string or self.operator_key)
 

@@ -11,6 +11,8 @@ import pytest
 
 import keysvc
 from keysvc.cli.connection import CLIENT_VARIABLES
+from keysvc.core.certificate import Certificate
+from keysvc.core.certificate_callers import CertificateCaller
 from keysvc.core.pepper import Peppers, fingerprint
 from keysvc.settings import (
     SERVER_VARIABLES,
@@ -19,6 +21,7 @@ from keysvc.settings import (
     Settings,
     check_variables,
     own_peppers,
+    read_certificate_callers,
     read_peppers,
 )
 
@@ -116,6 +119,8 @@ def test_listen_is_host_and_port(listen: str, allow_plaintext: bool) -> None:
         (["tls_key"], "must be given together"),
         (["tls_cert", "tls_client_ca"], "must be given together"),
         (["tls_client_ca"], "needs --tls-cert and --tls-key"),
+        (["tls_callers"], "needs --tls-client-ca"),
+        (["tls_cert", "tls_key", "tls_callers"], "needs --tls-client-ca"),
     ],
     ids=str,
 )
@@ -386,3 +391,89 @@ def test_peppers_that_are_missed_are_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="cannot read the peppers"):
         own_peppers(tmp_path, is_new=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_callers_without_a_key_are_read_from_a_file(tmp_path: Path) -> None:
+    """Names of every kind, with permissions, scopes to pass on and workspaces."""
+    file = tmp_path / "callers.toml"
+    file.write_text(
+        '[callers."spiffe://acme/billing"]\npermissions = ["verify", "pdf.*"]\nworkspaces = ["acme-corp/sales"]\n'
+        '[callers."Night Shift"]\npermissions = ["operator"]\n'
+    )
+    callers = read_certificate_callers(file)
+    billing = callers.find(Certificate(uris=("spiffe://acme/billing",)))
+    assert billing == CertificateCaller("spiffe://acme/billing", ("pdf.*", "verify"), ("acme-corp/sales",))
+    assert callers.find(Certificate(common_name="Night Shift")) == CertificateCaller("Night Shift", ("operator",))
+    settings = Settings(tls_cert=CERT, tls_key=KEY, tls_client_ca=CERT, tls_callers=file)
+    assert settings.tls_callers == file
+
+
+ALL_PERMISSIONS = (
+    "keys.read, keys.write, keys.revoke, verify, usage.write, usage.read, audit.read, workspaces.write, operator"
+)
+NO_PERMISSION = f"is no permission; there are {ALL_PERMISSIONS}, and beside them scopes to pass on"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "must have 1 to 10000 callers, each a table such as"),
+        ("callers = 1", "must have 1 to 10000 callers"),
+        ("[callers]", "must have 1 to 10000 callers"),
+        ('[caller."a"]\npermissions = ["verify"]', 'caller: unknown; there are only tables such as [callers."spiffe:'),
+        ('[callers."a"]\npermissions = ["verify"', "is no TOML: Unclosed array (at end of document)"),
+        ("[callers.a]\n\npermissions = verify", "is no TOML: Invalid value (at line 3, column 15)"),
+        ("[callers.a]\n[callers.a]", "is no TOML: Cannot declare ('callers', 'a') twice (at line 2, column 11)"),
+        ('[callers]\na = "verify"', '[callers."a"]: must be a table with permissions'),
+        ('[callers."a"]', f'[callers."a"] permissions: must have at least one; there are {ALL_PERMISSIONS}'),
+        ('[callers."a"]\npermissions = []', '[callers."a"] permissions: must have at least one'),
+        ('[callers."a"]\npermissions = "verify"', '[callers."a"] permissions: must be a list of at most 100 texts'),
+        ('[callers."a"]\npermissions = ["verify", 1]', '[callers."a"] permissions: 1 must be dotted lower-case words'),
+        ('[callers."a"]\npermissions = ["Verify"]', "[callers.\"a\"] permissions: 'Verify' must be dotted lower-case"),
+        ('[callers."a"]\npermissions = ["keys.delete"]', f"[callers.\"a\"] permissions: 'keys.delete' {NO_PERMISSION}"),
+        *(
+            (f'[callers."a"]\npermissions = ["verify", "{slip}"]', f"'{slip}' {NO_PERMISSION}")
+            for slip in ("verfy", "veriffy", "vreify", "verigy", "operater", "key.read", "usage", "audit.raed")
+        ),
+        ('[callers."a"]\npermission = ["verify"]', "permission: unknown; allowed are permissions and workspaces"),
+        ('[callers.acme.example]\npermissions = ["verify"]', "put a name with dots in quotes"),
+        ('[callers."*.acme"]\npermissions = ["verify"]', '[callers."*.acme"]: a name must be whole, without *'),
+        ('[callers.""]\npermissions = ["verify"]', "a name must be one of a certificate, 1 to 255 characters"),
+        (f'[callers."{"a" * 256}"]\npermissions = ["verify"]', "a name must be one of a certificate, 1 to 255"),
+        ('[callers."a\\u0000b"]\npermissions = ["verify"]', "a name must be one of a certificate"),
+        ('[callers."a"]\npermissions = ["verify"]\nworkspaces = []', "at least one; leave it out for all"),
+        (
+            '[callers."a"]\npermissions = ["verify"]\nworkspaces = ["acme-corp/sales", "Acme"]',
+            "[callers.\"a\"] workspaces: 'Acme' must be organization/workspace such as acme-corp/sales",
+        ),
+    ],
+    ids=ascii,
+)
+def test_a_bad_file_of_callers_is_told_by_its_entry(text: str, problem: str, tmp_path: Path) -> None:
+    """Option, file, entry, and what is allowed: a name that is half right would be a caller that nobody meant."""
+    file = tmp_path / "callers.toml"
+    file.write_text(text)
+    with pytest.raises(SettingError) as refused:
+        Settings(tls_cert=CERT, tls_key=KEY, tls_client_ca=CERT, tls_callers=file)
+    assert str(refused.value).startswith(f"--tls-callers (KEYSVC_TLS_CALLERS): {file} ")
+    assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize("grant", ["pdf.read", "pdf.*", "*", "*.read", "keys.*", "read", "billing", "pdf.verify"])
+def test_scopes_to_pass_on_are_let_through(grant: str, tmp_path: Path) -> None:
+    """As for keys: what does not look like a permission is a scope."""
+    file = tmp_path / "callers.toml"
+    file.write_text(f'[callers."a"]\npermissions = ["{grant}"]\n')
+    assert read_certificate_callers(file).find(Certificate(dns_names=("a",))) == CertificateCaller("a", (grant,))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff"], ids=["missing", "no UTF-8"])
+def test_a_file_of_callers_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    """As every other file."""
+    file = tmp_path / "callers.toml"
+    if content is not None:
+        file.write_bytes(content)
+    problem = f"cannot read {file}: No such file or directory" if content is None else f"{file} is not in UTF-8"
+    with pytest.raises(SettingError) as refused:
+        read_certificate_callers(file)
+    assert str(refused.value) == f"--tls-callers (KEYSVC_TLS_CALLERS): {problem}"

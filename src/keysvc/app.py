@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -20,9 +21,11 @@ from keysvc.core.page import PageTokens
 from keysvc.core.pepper import Peppers
 from keysvc.core.permission import Permission
 from keysvc.core.usage import Meter
+from keysvc.reloading import Reloaded, reloading
 from keysvc.rpc.door import Door
-from keysvc.rpc.server import Server, Tls, check_address
+from keysvc.rpc.server import Server, check_address
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
+from keysvc.rpc.tls import Pem, Tls
 from keysvc.service.callers import Call, Caller, Callers
 from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
@@ -35,7 +38,7 @@ from keysvc.service.rotating import Rotating
 from keysvc.service.tenancy import Tenancy
 from keysvc.service.updating import Updating
 from keysvc.service.verifying import Verifying
-from keysvc.settings import SettingError, Settings, own_peppers
+from keysvc.settings import SettingError, Settings, own_peppers, read_certificate_callers
 from keysvc.stopping import stop_signal
 from keysvc.store.changes import Changes
 from keysvc.store.database import Database
@@ -142,12 +145,12 @@ async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key
     except OSError as error:
         raise StartError(f"--listen (KEYSVC_LISTEN): cannot listen on {settings.listen}: {error.strerror}") from None
     storage = await stack.enter_async_context(open_storage(settings))
-    server = await stack.enter_async_context(open_server(storage))
-    tls = None
-    if settings.tls_cert and settings.tls_key:
-        tls = Tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    server, callers = await stack.enter_async_context(open_server(storage))
     try:
+        tls = await stack.enter_async_context(open_tls(settings, callers))
         port = await server.start(settings.listen, tls)
+    except SettingError as error:
+        raise StartError(str(error)) from None
     except OSError as error:
         raise StartError(f"--listen (KEYSVC_LISTEN): {error}") from None
     address = f"{settings.listen.rpartition(':')[0]}:{port}"
@@ -157,6 +160,44 @@ async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key
         operator_key = await _create_operator(storage, another=False)
     has_operator = await _reading(storage).has_operator()
     return Started(address, tls is not None, operator_key, has_operator)
+
+
+@asynccontextmanager
+async def open_tls(settings: Settings, callers: Callers) -> AsyncIterator[Tls | None]:
+    """The TLS of a server, if it speaks it. Its files, and that of the callers, are used again when they change.
+
+    Raises:
+        SettingError: one of them cannot be used.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        yield None
+        return
+    read = partial(_read_pem, settings, settings.tls_cert, settings.tls_key)
+    files = [settings.tls_cert, settings.tls_key, *([settings.tls_client_ca] if settings.tls_client_ca else [])]
+    # First what notices changes, then what reads: nothing that changes in between is missed.
+    changing = [Reloaded(files, lambda: tls.replace(read()))]
+    tls = Tls(read())
+    if settings.tls_callers is not None:
+        use = partial(_use_callers, callers, settings.tls_callers)
+        changing.append(Reloaded([settings.tls_callers], use))
+        use()
+    async with reloading(*changing):
+        yield tls
+
+
+def _read_pem(settings: Settings, cert: Path, key: Path) -> Pem:
+    """The files of TLS; raises ``SettingError``."""
+    settings.check_tls()
+    client_ca = settings.tls_client_ca
+    try:
+        return Pem(cert.read_bytes(), key.read_bytes(), client_ca.read_bytes() if client_ca else None)
+    except OSError as error:
+        raise SettingError(f"cannot read {error.filename}: {error.strerror}") from None
+
+
+def _use_callers(callers: Callers, path: Path) -> None:
+    """Read the callers without a key; raises ``SettingError``."""
+    callers.replace_certificates(read_certificate_callers(path))
 
 
 async def bootstrap(settings: Settings, *, another: bool) -> KeyString | None:
@@ -227,8 +268,8 @@ async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def open_server(storage: Storage) -> AsyncIterator[Server]:
-    """A server on an open database, not listening yet."""
+async def open_server(storage: Storage) -> AsyncIterator[tuple[Server, Callers]]:
+    """A server on an open database, not listening yet, and who decides on its callers."""
     tag_key, signing = storage.keys.tag_key, storage.keys.signing
     lookups = Lookups(storage.url, limit_seconds=storage.limits.look_up_seconds)
     changes = Changes(storage.database)
@@ -249,8 +290,9 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
         Periodic("remove sealed copies", partial(sweeper.remove_sealed_copies, REPEATABLE), SWEEP_SECONDS),
         Periodic("forget dead servers", totals.forget_dead_servers, FORGET_SECONDS),
     )
+    callers = Callers(verifying)
     server = Server(
-        Door(Callers(verifying)),
+        Door(callers),
         {
             "KeyService": KeyServicer(
                 Issuing(changes, minting),
@@ -269,7 +311,7 @@ async def open_server(storage: Storage) -> AsyncIterator[Server]:
     for chore in chores:
         chore.start()
     try:
-        yield server
+        yield server, callers
     finally:
         await asyncio.gather(server.stop(DRAIN_SECONDS), *(chore.stop() for chore in chores))
         await lookups.close()

@@ -7,6 +7,7 @@ import re
 import secrets
 import ssl
 import tempfile
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Final
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from keysvc.core.certificate_callers import CertificateCallers
 from keysvc.core.pepper import Peppers
 
 SERVER_VARIABLES: Final = (
@@ -26,6 +28,7 @@ SERVER_VARIABLES: Final = (
     "KEYSVC_TLS_CERT",
     "KEYSVC_TLS_KEY",
     "KEYSVC_TLS_CLIENT_CA",
+    "KEYSVC_TLS_CALLERS",
     "KEYSVC_ALLOW_PLAINTEXT",
 )
 """Every environment variable that a server command reads."""
@@ -61,6 +64,7 @@ class Settings:
         peppers: given ones; None: those of the embedded database's folder.
         needs_peppers: the command handles keys.
         tls_cert, tls_key, tls_client_ca: PEM files.
+        tls_callers: TOML file of certificate names that are callers.
         allow_plaintext: bind beyond loopback without TLS.
 
     Raises:
@@ -75,6 +79,7 @@ class Settings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
+    tls_callers: Path | None = None
     allow_plaintext: bool = False
 
     @property
@@ -89,8 +94,13 @@ class Settings:
             raise SettingError("--tls-cert and --tls-key (KEYSVC_TLS_CERT, KEYSVC_TLS_KEY) must be given together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise SettingError("--tls-client-ca (KEYSVC_TLS_CLIENT_CA) needs --tls-cert and --tls-key")
-        if self.tls_cert is not None and self.tls_key is not None:
-            _check_tls(self.tls_cert, self.tls_key, self.tls_client_ca)
+        if self.tls_callers is not None and self.tls_client_ca is None:
+            raise SettingError(
+                "--tls-callers (KEYSVC_TLS_CALLERS) needs --tls-client-ca, which says who signs the names"
+            )
+        self.check_tls()
+        if self.tls_callers is not None:
+            read_certificate_callers(self.tls_callers)
         if self.tls_cert is None and not self.allow_plaintext and not _is_loopback(host):
             raise SettingError(
                 f"--listen (KEYSVC_LISTEN): {self.listen} is not a loopback address: keys would cross the network in "
@@ -107,6 +117,11 @@ class Settings:
                     "KEYSVC_PEPPERS or --peppers-file (KEYSVC_PEPPERS_FILE) must be given with an external database: "
                     "one pepper of 64 hex digits, such as `openssl rand -hex 32` prints; keep it, keys die with it"
                 )
+
+    def check_tls(self) -> None:
+        """Raise ``SettingError`` naming the file of TLS that cannot be used."""
+        if self.tls_cert is not None and self.tls_key is not None:
+            _check_tls(self.tls_cert, self.tls_key, self.tls_client_ca)
 
 
 def check_variables(environment: Mapping[str, str], client_variables: tuple[str, ...]) -> None:
@@ -137,6 +152,25 @@ def read_peppers(text: str | None, path: Path | None) -> Peppers | None:
     except ValueError as error:
         source = "KEYSVC_PEPPERS" if path is None else f"--peppers-file (KEYSVC_PEPPERS_FILE): {path}"
         raise SettingError(f"{source} {error}") from None
+
+
+def read_certificate_callers(path: Path) -> CertificateCallers:
+    """The callers without a key, from a file in TOML.
+
+    Raises:
+        SettingError: it cannot be used; the text names the entry and says what is allowed.
+    """
+    option = "--tls-callers (KEYSVC_TLS_CALLERS)"
+    try:
+        return CertificateCallers.parse(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SettingError(f"{option}: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingError(f"{option}: {path} is not in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"{option}: {path} is no TOML: {error}") from None
+    except ValueError as error:
+        raise SettingError(f"{option}: {path} {error}") from None
 
 
 def own_peppers(data_dir: Path, *, is_new: bool) -> Peppers:

@@ -1,7 +1,7 @@
 """TLS and certificates of clients, on a real port, as the command line sees them."""
 
 import secrets
-import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,51 +9,13 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.process.running import Serving, copy_of, refusal, run, short_folder
+from tests.authority import NEEDS_OPENSSL, Authority
+from tests.process.running import Serving, copy_of, refusal, run, short_folder, until
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make certificates with"),
+    NEEDS_OPENSSL,
     pytest.mark.timeout(180),  # on a busy machine each of many processes takes its time
 ]
-
-
-class Authority(NamedTuple):
-    """Who signs certificates: a certificate and its key in a folder."""
-
-    folder: Path
-    name: str
-
-    @property
-    def certificate(self) -> Path:
-        """Its certificate, for those who trust it."""
-        return self.folder / f"{self.name}.pem"
-
-    @classmethod
-    def create(cls, folder: Path, name: str) -> "Authority":
-        """Make one."""
-        authority = cls(folder, name)
-        openssl("req", "-x509", "-new", *new_key(folder, name), "-out", authority.certificate, "-subj", f"/CN={name}")
-        return authority
-
-    def sign(self, name: str, *, names: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-        """Make a certificate for the holder of a new key; both."""
-        request, certificate = self.folder / f"{name}.csr", self.folder / f"{name}.pem"
-        openssl("req", "-new", *new_key(self.folder, name), "-out", request, "-subj", f"/CN={name}")
-        extensions = self.folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={names}\n")
-        signer = ("-CA", self.certificate, "-CAkey", self.folder / f"{self.name}.key", "-CAcreateserial")
-        openssl("x509", "-req", "-in", request, "-out", certificate, "-extfile", extensions, *signer)
-        return certificate, self.folder / f"{name}.key"
-
-
-def new_key(folder: Path, name: str) -> tuple[str | Path, ...]:
-    """The options that make a key."""
-    return "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", folder / f"{name}.key"
-
-
-def openssl(*arguments: str | Path) -> None:
-    """Run OpenSSL."""
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=20)
 
 
 class Certificates(NamedTuple):
@@ -64,6 +26,7 @@ class Certificates(NamedTuple):
     server: tuple[Path, Path]
     client: tuple[Path, Path]
     foreign_client: tuple[Path, Path]
+    named_client: tuple[Path, Path]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +40,7 @@ def certificates() -> Iterator[Certificates]:
             server=authority.sign("server"),
             client=client_authority.sign("client", names="DNS:client"),
             foreign_client=authority.sign("foreign", names="DNS:client"),
+            named_client=client_authority.sign("named", names="URI:spiffe://acme/reports"),
         )
 
 
@@ -176,3 +140,74 @@ def test_files_that_are_no_certificates_are_named(certificates: Certificates, de
     reason = refusal(refused.stderr)
     assert named in reason
     assert "KEYSVC_LISTEN" not in reason
+
+
+def served(address: str) -> str:
+    """The certificate that a server shows to a new connection."""
+    host, _, port = address.rpartition(":")
+    return ssl.get_server_certificate((host, int(port)))
+
+
+def replace(file: Path, text: str) -> None:
+    """Put a file in the place of another one, at once, as tools for certificates do."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
+def test_files_are_used_again_when_they_change(certificates: Certificates, deployed: Deployed, tmp_path: Path) -> None:
+    """New connections get a new certificate, calls the new callers; bad files are told once and change nothing."""
+    files = cert, key, client_ca = [tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem")]
+    originals = (*certificates.server, certificates.client_authority.certificate)
+    for file, source in zip(files, originals, strict=True):
+        file.write_text(source.read_text())
+    callers = tmp_path / "callers.toml"
+    names = '[callers."spiffe://acme/reports"]\npermissions = ["keys.read"]\n'
+    callers.write_text(names.replace("reports", "nobody"))
+    options = (*pair(cert, key), "--tls-client-ca", client_ca, "--tls-callers", callers)
+    with Serving(*options, **deployed.variables) as server:
+        address = server.ready()
+        trust = ("--tls-ca", certificates.authority.certificate)
+        call = ("keys", "list", "--address", address, "--timeout", "5s", *trust)
+        refused = run(*call, *presenting(certificates.named_client))
+        assert refused.returncode == 1
+        assert "UNAUTHENTICATED" in refused.stderr
+
+        replace(callers, names)
+        until(lambda: run(*call, *presenting(certificates.named_client), "-q").returncode == 0, pause=0.2)
+        replace(callers, names.replace("keys.read", "keys.raed"))
+        until(lambda: "keys.raed" in server.err)
+        assert run(*call, *presenting(certificates.named_client)).returncode == 0, "the last good ones stay"
+
+        new_cert, new_key = certificates.authority.sign("renewed")
+        before = served(address)
+        replace(cert, new_cert.read_text())
+        until(lambda: "--tls-key" in server.err)
+        assert served(address) == before, "a certificate without its key is not used"
+        replace(key, new_key.read_text())
+        until(lambda: served(address) != before, pause=0.1)
+        assert served(address).split() == new_cert.read_text().split()
+        assert keys_list(address, deployed, *trust, *presenting(certificates.client)).returncode == 0
+
+        replace(client_ca, certificates.authority.certificate.read_text())
+        foreign = presenting(certificates.foreign_client)
+        until(lambda: keys_list(address, deployed, *trust, *foreign).returncode == 0, pause=0.2)
+        assert keys_list(address, deployed, *trust, *presenting(certificates.client)).returncode == 4
+        server.stop()
+        unused = [line for line in server.log if line["event"] == "changed files not used"]
+        assert [line["files"] for line in unused] == [str(callers), f"{cert}, {key}, {client_ca}"]
+        assert all(line["level"] == "error" for line in unused)
+        assert len([line for line in server.log if line["event"] == "changed files used"]) == 3
+
+
+def test_a_bad_file_of_callers_refuses_the_start(
+    certificates: Certificates, deployed: Deployed, tmp_path: Path
+) -> None:
+    """Before anything is built, with the entry."""
+    callers = tmp_path / "callers.toml"
+    callers.write_text('[callers."a"]\npermissions = ["verfy"]\n')
+    options = (*pair(*certificates.server), "--tls-client-ca", certificates.client_authority.certificate)
+    variables = {**deployed.variables, "KEYSVC_TLS_CALLERS": str(callers)}
+    refused = run("serve", "--listen", "127.0.0.1:0", *options, **variables)
+    assert refused.returncode == 1
+    assert f"{callers} [callers.\"a\"] permissions: 'verfy' is no permission" in refusal(refused.stderr)

@@ -47,7 +47,7 @@ def list_(
     ] = "",
     key_id: Annotated[str, typer.Option(metavar="ID", show_default=False, help="Of this key.")] = "",
     actor: Annotated[
-        str, typer.Option(metavar="ID", show_default=False, help="By this caller: a key id, or bootstrap.")
+        str, typer.Option(metavar="ID", show_default=False, help="By this caller: a key id, tls:NAME or bootstrap.")
     ] = "",
     method: Annotated[
         str, typer.Option(metavar="NAME", show_default=False, help="By this RPC: KeyService/Revoke.")

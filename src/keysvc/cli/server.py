@@ -62,6 +62,14 @@ TlsClientCaOption = Annotated[
         help="Clients must have a certificate signed by one of these, PEM.",
     ),
 ]
+TlsCallersOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="KEYSVC_TLS_CALLERS",
+        metavar="FILE",
+        help="Names of clients' certificates that need no key, and their permissions, TOML.",
+    ),
+]
 AllowPlaintextOption = Annotated[
     bool,
     typer.Option(
@@ -91,6 +99,7 @@ def serve(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     tls_client_ca: TlsClientCaOption = None,
+    tls_callers: TlsCallersOption = None,
     allow_plaintext: AllowPlaintextOption = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
@@ -98,17 +107,25 @@ def serve(
     Every option can also be given as the variable beside it. Peppers come from KEYSVC_PEPPERS or a file, never from the
     command line.
     """
+    # gRPC would add lines of its own to the log, one for each handshake that fails. It asks once: when it is loaded.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from keysvc import app  # noqa: PLC0415 (takes its time to load; the client commands do without)
 
     settings = _settings(
-        listen, data_dir, database_url, peppers_file, tls_cert, tls_key, tls_client_ca, allow_plaintext=allow_plaintext
+        listen,
+        data_dir,
+        database_url,
+        peppers_file,
+        tls_cert,
+        tls_key,
+        tls_client_ca,
+        tls_callers,
+        allow_plaintext=allow_plaintext,
     )
     options = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     if database_url is not None:
         options = " …"  # the URL may hold a password
     announce = partial(show_start_page, bootstrap_options=options)
-    # gRPC would add lines of its own to the one that tells why it cannot listen.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _run(app.serve(settings, announce, show_operator_key=sys.stdout.isatty()))
 
 
@@ -122,6 +139,7 @@ def bootstrap(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     tls_client_ca: TlsClientCaOption = None,
+    tls_callers: TlsCallersOption = None,
     allow_plaintext: AllowPlaintextOption = False,
 ) -> None:
     """Create the first operator key and print it, alone, on standard output.
@@ -131,7 +149,15 @@ def bootstrap(
     from keysvc import app  # noqa: PLC0415 (as above)
 
     settings = _settings(
-        listen, data_dir, database_url, peppers_file, tls_cert, tls_key, tls_client_ca, allow_plaintext=allow_plaintext
+        listen,
+        data_dir,
+        database_url,
+        peppers_file,
+        tls_cert,
+        tls_key,
+        tls_client_ca,
+        tls_callers,
+        allow_plaintext=allow_plaintext,
     )
     operator_key = _run(interruptible(app.bootstrap(settings, another=another)))
     if operator_key is None:
@@ -151,7 +177,7 @@ def migrate(
     """
     from keysvc import app  # noqa: PLC0415 (as above)
 
-    settings = _settings(_LISTEN_DEFAULT, data_dir, database_url, None, None, None, None, needs_peppers=False)
+    settings = _settings(_LISTEN_DEFAULT, data_dir, database_url, needs_peppers=False)
     before, now = _run(interruptible(app.migrate_database(settings)))
     if before == now:
         typer.echo(f"The database has schema {now} already.")
@@ -163,10 +189,11 @@ def _settings(  # noqa: PLR0917 (the options of a server, in their order)
     listen: str,
     data_dir: Path | None,
     database_url: str | None,
-    peppers_file: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_client_ca: Path | None,
+    peppers_file: Path | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    tls_client_ca: Path | None = None,
+    tls_callers: Path | None = None,
     *,
     allow_plaintext: bool = False,
     needs_peppers: bool = True,
@@ -187,6 +214,7 @@ def _settings(  # noqa: PLR0917 (the options of a server, in their order)
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
+            tls_callers=tls_callers,
             allow_plaintext=allow_plaintext,
         )
     except SettingError as error:

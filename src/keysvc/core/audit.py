@@ -16,7 +16,7 @@ class Stamp:
     Parameters:
         event_id: a new UUID. A change that is tried again after a lost connection carries the same one: that is how
             the second try learns that the first was committed.
-        actor: key id of the caller, or ``bootstrap``.
+        actor: the caller: its key id, ``tls:`` and the name of its certificate, or ``bootstrap``.
         method: the RPC, such as ``keysvc.v1.KeyService/Revoke``.
         request_id: the call's ``x-request-id``.
         source_ip: address of the caller; empty: not from the network.

@@ -102,7 +102,7 @@ class Key:
         at: the database's clock when the key was read: its state is that of this time.
         ip_allowlist: addresses and ranges in canonical text; empty: from everywhere.
         workspaces: of a caller key, the workspaces it may work in; empty: all.
-        creator: key id of the caller that created it, or ``bootstrap``.
+        creator: the caller that created it: its key id, ``tls:`` and the name of its certificate, or ``bootstrap``.
         version: counts changes; the etag.
         revision: of the last change that Verify's answers depend on; that with seq 0: none since creation.
         secrets: oldest first.

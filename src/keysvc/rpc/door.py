@@ -25,6 +25,7 @@ from keysvc.core.keystring import is_key_string_in
 from keysvc.core.permission import Permission
 from keysvc.rpc.permissions import PERMISSIONS
 from keysvc.rpc.status import code_of, status_of
+from keysvc.rpc.tls import peer_certificate
 from keysvc.service.callers import Call, Caller, Callers
 
 Handler: TypeAlias = Callable[[Any, Call], Awaitable[Message]]
@@ -89,7 +90,10 @@ class Door:
             caller = None
             with structlog.contextvars.bound_contextvars(request_id=request_id):
                 try:
-                    caller = await self._callers.authenticate(_text(metadata.get("authorization")), address)
+                    if "authorization" in metadata:
+                        caller = await self._callers.authenticate(_text(metadata["authorization"]), address)
+                    else:
+                        caller = self._callers.identify(peer_certificate(context))
                     call = Call(caller, name, request_id, "" if address is None else str(address))
                     response = await answer(raw, call)
                 except asyncio.CancelledError:

@@ -1,8 +1,6 @@
 """The gRPC server: our services, health and reflection on one port."""
 
 import socket
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -10,6 +8,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keysvc.rpc.door import Door
 from keysvc.rpc.reflection import add_reflection
+from keysvc.rpc.tls import Tls
 from keysvc.v1 import audit_service_pb2, key_service_pb2, usage_service_pb2, workspace_service_pb2
 
 MESSAGE_BYTES_MAX: Final = 1 << 20
@@ -21,27 +20,6 @@ CONTRACT: Final = (
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
 )
 """The services of the contract."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Files of TLS, PEM.
-
-    Parameters:
-        client_ca: with it, clients must have a certificate signed by one of these.
-    """
-
-    cert: Path
-    key: Path
-    client_ca: Path | None = None
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """Read the files. Raises ``OSError``."""
-        return grpc.ssl_server_credentials(
-            [(self.key.read_bytes(), self.cert.read_bytes())],
-            root_certificates=self.client_ca.read_bytes() if self.client_ca else None,
-            require_client_auth=self.client_ca is not None,
-        )
 
 
 class Server:
@@ -74,7 +52,7 @@ class Server:
             address: ``host:port``.
 
         Raises:
-            OSError: a file of TLS cannot be read, or the address cannot be bound.
+            OSError: the address cannot be bound.
         """
         try:
             if tls is None:

@@ -1,6 +1,7 @@
 """Callers: who calls our RPCs, and what they may do and grant.
 
-A caller is a key of ``keysvc/system``; its permissions are its scopes.
+A caller is a key of ``keysvc/system``; its permissions are its scopes. Without a key, it is a name of its certificate
+that the operators of the server gave permissions to.
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from uuid import UUID, uuid4
 
 from keysvc.core.address import Address
 from keysvc.core.audit import Stamp
+from keysvc.core.certificate import Certificate
+from keysvc.core.certificate_callers import AmbiguousCertificateError, CertificateCallers
 from keysvc.core.errors import NotFound, PermissionDenied, Unauthenticated
 from keysvc.core.key import Key, State
 from keysvc.core.keystring import KeyString
@@ -21,13 +24,16 @@ from keysvc.service.verifying import Verifying
 
 FOREIGN_TOLD_MAX: Final = 10
 
+CERTIFICATE_PREFIX: Final = "tls:"
+"""Before the name of a caller without a key: neither a key id nor ``bootstrap`` begins like this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls.
 
     Parameters:
-        name: key id of the caller's key, or ``bootstrap``.
+        name: key id of the caller's key, ``tls:`` and the name of its certificate, or ``bootstrap``.
         grants: its permissions, and what else it may grant.
         workspaces: where it may work; empty: everywhere.
     """
@@ -91,10 +97,39 @@ class Callers:
 
     Parameters:
         verifying: judges their keys.
+        certificates: those that need no key; None: everybody needs one.
     """
 
-    def __init__(self, verifying: Verifying) -> None:
+    def __init__(self, verifying: Verifying, certificates: CertificateCallers | None = None) -> None:
         self._verifying = verifying
+        self._certificates = certificates
+
+    def replace_certificates(self, certificates: CertificateCallers) -> None:
+        """Let others do without a key, from the next call on."""
+        self._certificates = certificates
+
+    def identify(self, certificate: Certificate | None) -> Caller:
+        """The caller of a call without ``authorization`` metadata.
+
+        Parameters:
+            certificate: that the client has proved to hold.
+
+        Raises:
+            Unauthenticated: it has none, or none that names a caller; what its certificate lacks is told, since whoever
+                has one is no stranger.
+        """
+        if self._certificates is None or certificate is None:
+            raise _no_caller()
+        try:
+            found = self._certificates.find(certificate)
+        except AmbiguousCertificateError:
+            raise Unauthenticated("the certificate has the names of several callers, so it is none of them") from None
+        if found is None:
+            raise Unauthenticated(
+                f"no name of the certificate is a caller, and there is no key of {SYSTEM_WORKSPACE} "
+                "as metadata authorization: Bearer …"
+            )
+        return Caller(f"{CERTIFICATE_PREFIX}{found.name}", found.grants, found.workspaces)
 
     async def authenticate(self, authorization: str | None, source_ip: Address | None) -> Caller:
         """The caller that a value of ``authorization`` metadata proves.
@@ -109,9 +144,12 @@ class Callers:
             answer = await self._verifying.verify(Presentation(key_string, SYSTEM_WORKSPACE, source_ip=source_ip))
             if answer.verdict is Verdict.VALID and answer.record is not None:
                 return Caller(str(answer.record.key_id), answer.record.grants, answer.record.workspaces)
-        raise Unauthenticated(
-            f"a caller must send a valid key of {SYSTEM_WORKSPACE} as metadata authorization: Bearer …"
-        )
+        raise _no_caller()
+
+
+def _no_caller() -> Unauthenticated:
+    """Nobody that we know; the same answer for everybody."""
+    return Unauthenticated(f"a caller must send a valid key of {SYSTEM_WORKSPACE} as metadata authorization: Bearer …")
 
 
 def is_usable_operator(key: Key) -> bool:

@@ -42,7 +42,7 @@ class AuditEvent(_message.Message):
     id: _builtins.str
     """UUID of the event."""
     actor: _builtins.str
-    """Key id of the caller, or `bootstrap`."""
+    """The caller: its key id, `tls:` and the name of its certificate such as `tls:spiffe://acme/billing`, or `bootstrap`."""
     method: _builtins.str
     """The RPC, such as `keysvc.v1.KeyService/Revoke`."""
     workspace: _builtins.str
@@ -116,7 +116,7 @@ class ListAuditEventsRequest(_message.Message):
         key_id: _builtins.str
         """Of this key."""
         actor: _builtins.str
-        """By this actor: a key id, or `bootstrap`."""
+        """By this actor, written as AuditEvent.actor."""
         method: _builtins.str
         """By this RPC, such as `keysvc.v1.KeyService/Revoke`."""
         @_builtins.property

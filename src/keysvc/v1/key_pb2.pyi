@@ -154,7 +154,7 @@ class Key(_message.Message):
     state: Global___Key.State.ValueType
     """See State."""
     creator: _builtins.str
-    """Key id of the caller that created it, or `bootstrap`."""
+    """The caller that created it: its key id, `tls:` and the name of its certificate, or `bootstrap`."""
     etag: _builtins.str
     """Changes whenever the key does. Give it back in an Update to change only what you have seen."""
     usage_total: _builtins.int

@@ -33,7 +33,8 @@ class KeyServiceStub:
 
     Every RPC needs a caller: a key of the workspace `keysvc/system`, sent as metadata `authorization: Bearer <key string>`.
     The permission that each RPC names is a scope of that key; `operator` includes them all. A caller limited to some
-    workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not.
+    workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
+    is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
     Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
     RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
@@ -135,7 +136,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     Every RPC needs a caller: a key of the workspace `keysvc/system`, sent as metadata `authorization: Bearer <key string>`.
     The permission that each RPC names is a scope of that key; `operator` includes them all. A caller limited to some
-    workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not.
+    workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
+    is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
     Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
     RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
@@ -233,7 +235,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every RPC needs a caller: a key of the workspace `keysvc/system`, sent as metadata `authorization: Bearer <key string>`.
     The permission that each RPC names is a scope of that key; `operator` includes them all. A caller limited to some
-    workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not.
+    workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
+    is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
     Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
     RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the

@@ -1,16 +1,19 @@
 """Messages of AuditService."""
 
 from keysvc.core.audit import AuditEvent
+from keysvc.core.certificate_callers import CERTIFICATE_NAME_CHARACTERS_MAX
 from keysvc.core.listing import AuditFilter
 from keysvc.core.revision import Revision
 from keysvc.core.workspace import parse_workspace_name
 from keysvc.rpc.fields import Fields
 from keysvc.rpc.translate.pages import read_page
 from keysvc.rpc.translate.times import timestamp
+from keysvc.service.callers import CERTIFICATE_PREFIX
 from keysvc.service.reading import Page, PageRequest
 from keysvc.v1 import audit_service_pb2
 
 _NAME_CHARACTERS_MAX = 128
+_ACTOR_CHARACTERS_MAX = len(CERTIFICATE_PREFIX) + CERTIFICATE_NAME_CHARACTERS_MAX
 
 
 def read_list(
@@ -22,7 +25,7 @@ def read_list(
     workspace = fields.optional("workspace", request.workspace, parse_workspace_name)
     audit_filter = AuditFilter(
         key_id=asked.uuid("key_id", request.filter.key_id) if request.filter.key_id else None,
-        actor=asked.text("actor", request.filter.actor, characters_max=_NAME_CHARACTERS_MAX) or None,
+        actor=asked.text("actor", request.filter.actor, characters_max=_ACTOR_CHARACTERS_MAX) or None,
         method=asked.text("method", request.filter.method, characters_max=_NAME_CHARACTERS_MAX) or None,
         start_time=asked.time("start_time", request.filter),
         end_time=asked.time("end_time", request.filter),
