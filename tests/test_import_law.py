@@ -16,7 +16,10 @@ import keysvc
 SOURCE = Path(keysvc.__file__).parent
 
 ALL = frozenset(
-    {"v1", "core", "service", "lease", "store", "rpc", "cli", "app", "settings", "logs", "stopping", "reloading"}
+    {
+        *("v1", "core", "service", "lease", "store", "rpc", "cli"),
+        *("app", "storage", "settings", "logs", "stopping", "reloading"),
+    }
 )
 
 LAW: Mapping[str, frozenset[str]] = {
@@ -30,6 +33,7 @@ LAW: Mapping[str, frozenset[str]] = {
     "logs": frozenset({"core"}),
     "stopping": frozenset(),
     "reloading": frozenset(),
+    "storage": frozenset({"core", "settings", "store"}),
     "app": ALL - {"cli"},
     "cli": ALL,
     "__main__": frozenset({"cli"}),
@@ -54,7 +58,7 @@ DATABASE_LIBRARIES = frozenset({"sqlalchemy", "psycopg", "alembic"})
 
 DATABASE_EXCEPTIONS: Mapping[str, frozenset[str]] = {
     "settings": frozenset({"psycopg.ProgrammingError", "psycopg.conninfo.conninfo_to_dict"}),  # checks a URL
-    "app": frozenset({"psycopg", "psycopg.Error", "sqlalchemy.exc.DBAPIError"}),  # names errors
+    "storage": frozenset({"psycopg", "psycopg.Error", "sqlalchemy.exc.DBAPIError"}),  # names errors
 }
 """What is used of database libraries outside the store."""
 

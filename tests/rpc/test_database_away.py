@@ -13,8 +13,8 @@ import grpc
 import psycopg
 import pytest
 
-from keysvc.app import Limits
 from keysvc.core.pepper import Peppers
+from keysvc.storage import Limits
 from keysvc.store.migrate import migrate
 from keysvc.v1 import audit_service_pb2, key_service_pb2, usage_pb2, usage_service_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused, eventually

@@ -175,10 +175,10 @@ def migrate(
 
     Safe to run at any time and from several places at once: one after the other does it.
     """
-    from keysvc import app  # noqa: PLC0415 (as above)
+    from keysvc import storage  # noqa: PLC0415 (as above)
 
     settings = _settings(_LISTEN_DEFAULT, data_dir, database_url, needs_peppers=False)
-    before, now = _run(interruptible(app.migrate_database(settings)))
+    before, now = _run(interruptible(storage.migrate_database(settings)))
     if before == now:
         typer.echo(f"The database has schema {now} already.")
     else:
@@ -223,7 +223,7 @@ def _settings(  # noqa: PLR0917 (the options of a server, in their order)
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run the command; a start that fails ends it with a sentence."""
-    from keysvc.app import StartError  # noqa: PLC0415 (as above)
+    from keysvc.storage import StartError  # noqa: PLC0415 (as above)
 
     try:
         return asyncio.run(work)
