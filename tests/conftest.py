@@ -28,6 +28,13 @@ _SERVER_URL = pytest.StashKey[str]()
 _EMBEDDED = pytest.StashKey[tuple[EmbeddedPostgres, "tempfile.TemporaryDirectory[str]"]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the tests that are left to chance, and may be longer."""
+    group = parser.getgroup("keysvc")
+    group.addoption("--rounds", type=int, default=2, help="how often test_killed.py kills a server (2)")
+    group.addoption("--seed", type=int, default=1, help="what chance does (1)")
+
+
 def _configure_logs() -> None:
     """Only what is wrong; a call that succeeds says nothing in tests."""
     logs.configure()
