@@ -1,14 +1,11 @@
 """Key strings are handed out once and then known to their holders alone: nothing of ours writes them down."""
 
 import base64
-import os
-import re
 import socket
 import string
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -26,39 +23,12 @@ from keysvc.v1 import audit_service_pb2, key_pb2, key_service_pb2, verify_pb2, w
 from tests.deployment import WORKSPACE, Client, Refused
 from tests.process.conftest import Used
 from tests.process.running import Serving, run
+from tests.process.searching import dump, files_since, leaks
 
 pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
 
-SECRET = re.compile(r"(?P<random>[0-9A-Za-z]{43})[0-9A-Za-z]{6}$")
-"""The random part of a key string, before its tag."""
-
 NEEDED = "a planted text that all hiding places have"
 """Shows that a hiding place is one: that what was written there is found there."""
-
-
-def traces(text: str) -> dict[str, bytes]:
-    """The ways in which a text may be written down, whatever stands around it."""
-    raw = text.encode()
-    found = {"text": raw, "hex": raw.hex().encode(), "HEX": raw.hex().upper().encode()}
-    for at in range(3):
-        # Only the characters that depend on nothing but the text.
-        first, last = -(-at * 8 // 6), (at + len(raw)) * 8 // 6
-        encoded = base64.b64encode(bytes(at) + raw + bytes(3))[first:last]
-        found[f"base64 at {at}"] = encoded
-        found[f"base64url at {at}"] = encoded.translate(bytes.maketrans(b"+/", b"-_"))
-    return found
-
-
-def leaks(key_strings: Sequence[str], places: dict[str, bytes]) -> list[str]:
-    """Where which key is written down, and how; without the key."""
-    found = []
-    for number, key_string in enumerate(key_strings):
-        match = SECRET.search(key_string)
-        assert match
-        for part, text in (("whole", key_string), ("random part", match["random"])):
-            for how, trace in traces(text).items():
-                found += [f"key {number}, {part}, as {how}: {name}" for name, place in places.items() if trace in place]
-    return found
 
 
 def test_the_search_finds_what_there_is_to_find() -> None:
@@ -180,34 +150,6 @@ def put(message: Any, path: tuple[FieldDescriptor, ...], text: str) -> None:
         value.append(text)
     else:
         setattr(message, field.name, text)
-
-
-def dump(url: str) -> bytes:
-    """All rows of all tables."""
-    found = bytearray()
-    with psycopg.connect(url) as connection:
-        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        assert len(tables) >= 10
-        for table in tables:
-            statement = sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(*table))
-            with connection.cursor() as cursor, cursor.copy(statement) as copy:
-                for row in copy:
-                    found += row
-    return bytes(found)
-
-
-def files_since(folder: Path, since: float) -> dict[str, bytes]:
-    """The files of a folder that were written since a time, the write-ahead log among them, without long emptiness."""
-    found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            try:
-                if path.stat().st_mtime >= since:
-                    found[str(path.relative_to(folder))] = re.sub(rb"\0{64,}", b"\0", path.read_bytes())
-            except FileNotFoundError:
-                continue  # PostgreSQL removes what it no longer needs
-    return found
 
 
 async def events_of(operator: Client) -> bytes:
