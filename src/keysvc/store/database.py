@@ -2,15 +2,18 @@
 
 The limit is the caller's protection: whatever happens to the database, an answer comes. ``asyncio.timeout`` around a
 query does not give that: psycopg reacts to the cancellation by asking the server to cancel, and waits for a server that
-is frozen. Here the work runs in a task of its own, and when time is up its connection is closed under it.
+is frozen. Here the work runs in a task of its own, and when time is up its connection is cut under it.
 
 Time spent waiting for one of our own connections does not count: that is load, and ends. When the database turns out to
 be away, all who wait hear it at once, instead of finding out one after the other.
 """
 
 import asyncio
+import os
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -230,11 +233,18 @@ class Database:
 
 
 def abandon(task: asyncio.Task[Any], held: list[psycopg.AsyncConnection[Any]]) -> None:
-    """Close a task's connection under it and let it go; nobody waits for it any more."""
+    """Cut a task's connection and let it go; nobody waits for it any more.
+
+    Whoever waits at a cut connection hears at once that it is lost, however silent the server is, and ends. It is not
+    closed here: libpq would free what a statement under way still reads, and that kills the process; and that statement
+    may belong to a task that cannot be cancelled, since SQLAlchemy shields its rollbacks.
+    """
     for connection in held:
-        connection.pgconn.finish()
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+    if not held:
+        task.cancel()
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    task.cancel()
 
 
 def _is_passing(error: DBAPIError) -> bool:
