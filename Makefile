@@ -10,6 +10,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 TESTS ?= tests
 ROUNDS ?= 30
+BENCH ?= --json build/bench.json
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 
 BIN := .venv/bin
@@ -37,12 +38,15 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 ##@ Change
 
-.PHONY: test test-killed format proto lock upgrade release-protos grpcurl clean
+.PHONY: test test-killed bench format proto lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 test-killed: .venv/dev.stamp ## Kill a server under load, ROUNDS times (SEED=… to repeat what an earlier run told)
 	@$(BIN)/python -m pytest -n $(WORKERS) -raP tests/process/test_killed.py --rounds=$(ROUNDS) $(SEED:%=--seed=%)
+
+bench: .venv/dev.stamp ## Measure with 1 000 000 keys in a PostgreSQL of its own (BENCH='--keys 100000' …; --help)
+	@$(BIN)/python -m bench $(BENCH)
 
 format: .venv/dev.stamp ## Lay out the code, and repair what the linter can
 	@$(BIN)/ruff check --fix-only
@@ -65,7 +69,7 @@ grpcurl: ## Install grpcurl into .tools/bin (needs Go), for the tests that drive
 
 clean: ## Remove all that was built or installed here, but never the data in .keysvc/
 	@rm -rf .venv .venv-proto .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	@find src tests tools -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find src tests tools bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 ##@ Check
 

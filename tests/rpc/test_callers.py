@@ -2,12 +2,18 @@
 
 import asyncio
 
+import psycopg
 import pytest
 from google.protobuf.message_factory import GetMessageClass
 
 from keysvc.app import bootstrap
+from keysvc.core.page import PageTokens
 from keysvc.rpc.permissions import PERMISSIONS
 from keysvc.rpc.server import CONTRACT
+from keysvc.service.reading import Reading
+from keysvc.store.database import Database
+from keysvc.store.listings import Listings
+from keysvc.store.usage_totals import UsageTotals
 from keysvc.v1 import audit_service_pb2, key_pb2, key_service_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused
 
@@ -268,3 +274,19 @@ async def test_workspaces_of_a_key_are_for_callers_only(deployment: Deployment) 
     assert set(refused.value.violations) == {"workspaces"}
     created = await operator.create(workspace="keysvc/system", workspaces=[WORKSPACE], scopes=["verify"])
     assert list(created.key.workspaces) == [WORKSPACE]
+
+
+async def test_an_operator_is_found_behind_many_other_callers(deployment: Deployment) -> None:
+    """Whether there is an operator is looked for to the end of the list, however short its pages are."""
+    for _ in range(3):
+        await deployment.caller("verify")
+    database = Database(deployment.database_url, limit_seconds=20)
+    listings = Listings(database, few=0, examined_max=1)
+    reading = Reading(listings, UsageTotals(database), PageTokens(b""))
+    assert await reading.has_operator()
+    operator = await deployment.client()
+    (own,) = [key.id for key in (await operator.list(workspace="keysvc/system")).keys if "operator" in key.scopes]
+    with psycopg.connect(deployment.database_url) as connection:
+        connection.execute("UPDATE key SET suspended = true WHERE id = %s", [own])
+    assert not await reading.has_operator()
+    await database.close()

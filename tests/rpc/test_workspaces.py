@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from keysvc.v1 import receipt_pb2, workspace_service_pb2
+from keysvc.v1 import audit_service_pb2, receipt_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused
 
 Workspace = workspace_service_pb2.Workspace
@@ -136,3 +136,32 @@ async def test_a_role_of_the_workspace_is_used(operator: Client) -> None:
     with pytest.raises(Refused) as refused:
         await operator.create(role="clerk")
     assert set(refused.value.violations) == {"role"}
+
+
+async def test_pages_of_large_workspaces_fit_into_an_answer(operator: Client) -> None:
+    """Workspaces with 10 000 long scopes, and the audit events of their creation, come in pages that clients accept."""
+    roles = [{"name": f"r{n}", "scopes": [f"{m}.{'x' * 60}" for m in range(100)]} for n in range(100)]
+    names = [f"acme-corp/w{n}" for n in range(8)]
+    for name in names:
+        await operator.create_workspace(name, roles=roles)
+
+    listed: list[str] = []
+    request = workspace_service_pb2.ListWorkspacesRequest(page_size=1000, organization="acme-corp")
+    while True:
+        page = await operator.call(operator.workspaces.ListWorkspaces, request)
+        listed += [workspace.name for workspace in page.workspaces]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert listed == names
+
+    told: list[str] = []
+    events = audit_service_pb2.ListAuditEventsRequest(page_size=1000)
+    events.filter.method = "keysvc.v1.WorkspaceService/CreateWorkspace"
+    while True:
+        answer = await operator.call(operator.audit.ListAuditEvents, events)
+        told += [event.workspace for event in answer.events]
+        if not answer.next_page_token:
+            break
+        events.page_token = answer.next_page_token
+    assert told == names[::-1]

@@ -12,7 +12,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Column, Connection, Index, Inspector, Integer, MetaData, Table, create_engine, inspect, text
+from sqlalchemy.dialects.postgresql import dialect
 from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateIndex
 
 from keysvc.store.migrate import (
     SERVER_VERSION_MIN,
@@ -83,14 +85,37 @@ def test_foreign_keys_are_the_same(found: Inspector) -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "condition"), [("pepper_signing", "signing"), ("key_unrevoked", "(revoke_time IS NULL)")]
+    ("index", "condition"),
+    [
+        ("pepper_signing", "signing"),
+        ("key_unrevoked", "(revoke_time IS NULL)"),
+        ("key_of_owner", "(owner <> ''::text)"),
+        ("key_of_role", "(role <> ''::text)"),
+        ("key_revoked", "(revoke_time IS NOT NULL)"),
+        ("key_suspended", "suspended"),
+        ("key_ending", "(expire_time IS NOT NULL)"),
+    ],
 )
 def test_partial_indexes_have_their_condition(connection: Connection, index: str, condition: str) -> None:
-    """What Alembic does not compare: one pepper signs, and only keys that are not revoked are counted."""
+    """What Alembic does not compare: one pepper signs, only keys that are not revoked are counted, and so on."""
     query = text("SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = CAST(:index AS regclass)")
     assert connection.execute(query, {"index": index}).scalar_one() == condition
     (described,) = [each for table in metadata.tables.values() for each in table.indexes if each.name == index]
-    assert str(described.dialect_options["postgresql"]["where"]) == condition.strip("()")
+    assert str(described.dialect_options["postgresql"]["where"]) == condition.strip("()").replace("::text", "")
+
+
+@pytest.mark.parametrize(
+    ("index", "end"),
+    [("key_named", "btree (display_name text_pattern_ops)"), ("key_tagged", "gin (tags) WITH (fastupdate=off)")],
+)
+def test_indexes_have_their_kind(connection: Connection, index: str, end: str) -> None:
+    """What Alembic does not compare either."""
+    query = text("SELECT pg_get_indexdef(CAST(:index AS regclass))")
+    assert connection.execute(query, {"index": index}).scalar_one().endswith(f" USING {end}")
+    (described,) = [each for table in metadata.tables.values() for each in table.indexes if each.name == index]
+    assert str(CreateIndex(described).compile(dialect=dialect())).endswith(
+        f" USING {end}".replace(" USING btree", "").replace("=", " = ")
+    )
 
 
 def test_the_comparison_finds_differences(connection: Connection) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from keysvc.core.key import State
+from keysvc.core.key import Key, State
 from keysvc.core.keystring import Environment
 from keysvc.core.usage import Group
 
@@ -84,3 +84,15 @@ class Position:
         """Read what ``str`` wrote."""
         microseconds, _, item_id = text.partition(".")
         return cls(_START + timedelta(microseconds=int(microseconds)), UUID(item_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Some keys of a list, and how far they go.
+
+    Parameters:
+        more_after: there may be more, older than this; None: that was all.
+    """
+
+    keys: tuple[Key, ...]
+    more_after: Position | None

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from keysvc.core.audit import AuditEvent, Stamp
 from keysvc.core.key import Key, MintedFor
-from keysvc.core.listing import AuditFilter, KeyFilter, Position, UsageFilter
+from keysvc.core.listing import AuditFilter, KeyFilter, Listed, Position, UsageFilter
 from keysvc.core.pepper import Proof
 from keysvc.core.revision import Revision
 from keysvc.core.usage import Batch, Counter, Tally
@@ -151,8 +151,8 @@ class Listings(Protocol):
         """A key."""
         ...
 
-    async def list_keys(self, asked: KeyFilter, after: Position | None, limit: int) -> list[Key]:
-        """Keys, newest first."""
+    async def list_keys(self, asked: KeyFilter, after: Position | None, limit: int) -> Listed:
+        """Keys, newest first; fewer than ``limit`` are not always all."""
         ...
 
     async def find_workspace(self, name: str) -> Workspace | None:

@@ -1,6 +1,6 @@
 """Reads for people and tools: what a caller may see, page by page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Generic, TypeVar
@@ -20,8 +20,11 @@ from keysvc.service.ports import Listings, UsageTotals
 T = TypeVar("T")
 
 PAGE_BYTES_MAX: Final = 3 << 20
-KEY_BYTES: Final = 2048
-"""More than all of a key that is not counted one by one: ids, names, times, reasons, two secrets."""
+ITEM_BYTES: Final = 2048
+"""More than all of a key, workspace or event that is not counted one by one: ids, names, times, two secrets."""
+
+VALUE_BYTES: Final = 16
+"""More than a number, and than what surrounds each value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,12 @@ class Reading:
     async def has_operator(self) -> bool:
         """Whether anybody can administer everything."""
         callers = KeyFilter(workspaces=(SYSTEM_WORKSPACE,), state=State.ACTIVE)
-        return any(map(is_usable_operator, await self._listings.list_keys(callers, None, PAGE_SIZE_MAX)))
+        listed = await self._listings.list_keys(callers, None, PAGE_SIZE_MAX)
+        while not any(map(is_usable_operator, listed.keys)):
+            if listed.more_after is None:
+                return False
+            listed = await self._listings.list_keys(callers, listed.more_after, PAGE_SIZE_MAX)
+        return True
 
     async def list_keys(self, call: Call, workspace: str | None, asked: KeyFilter, page: PageRequest) -> Page[Key]:
         """Keys, newest first.
@@ -89,8 +97,12 @@ class Reading:
         """
         after = self._position(call, page, Position.parse)
         asked = replace(asked, workspaces=await self._visible(call, workspace))
-        keys = await self._listings.list_keys(asked, after, page.size + 1)
-        return self._page(call, page, _within_bytes(keys), lambda key: Position(key.create_time, key.id), len(keys))
+        listed = await self._listings.list_keys(asked, after, page.size)
+        keys = _within_bytes(listed.keys, _key_bytes)
+        end = listed.more_after
+        if len(keys) < len(listed.keys):
+            end = Position(keys[-1].create_time, keys[-1].id)
+        return self._page(call, page, keys, end)
 
     async def get_workspace(self, call: Call, name: str) -> Workspace:
         """One workspace.
@@ -112,8 +124,10 @@ class Reading:
         """
         after = self._position(call, page, str)
         names = call.caller.workspaces or None
-        workspaces = await self._listings.list_workspaces(names, organization, after, page.size + 1)
-        return self._page(call, page, workspaces, lambda workspace: workspace.name)
+        read = await self._listings.list_workspaces(names, organization, after, page.size + 1)
+        workspaces = _within_bytes(read[: page.size], _workspace_bytes)
+        end = workspaces[-1].name if len(workspaces) < len(read) else None
+        return self._page(call, page, workspaces, end)
 
     async def list_audit_events(
         self, call: Call, workspace: str | None, asked: AuditFilter, page: PageRequest
@@ -126,8 +140,13 @@ class Reading:
         """
         after = self._position(call, page, Position.parse)
         asked = replace(asked, workspaces=await self._visible(call, workspace))
-        events = await self._listings.list_audit_events(asked, after, page.size + 1)
-        return self._page(call, page, events, lambda event: Position(event[0].time, event[0].stamp.event_id))
+        read = await self._listings.list_audit_events(asked, after, page.size + 1)
+        events = _within_bytes(read[: page.size], _event_bytes)
+        end = None
+        if len(events) < len(read):
+            last, _ = events[-1]
+            end = Position(last.time, last.stamp.event_id)
+        return self._page(call, page, events, end)
 
     async def list_usage(
         self, call: Call, workspace: str | None, asked: UsageFilter, page: PageRequest
@@ -142,8 +161,10 @@ class Reading:
         asked = replace(asked, workspaces=await self._visible(call, workspace))
         if asked.key_id is not None:
             await self.get_key(call, asked.key_id)
-        totals, usage_time = await self._totals.list_totals(asked, after, page.size + 1)
-        return self._page(call, page, totals, lambda total: total[0]), usage_time
+        read, usage_time = await self._totals.list_totals(asked, after, page.size + 1)
+        totals = read[: page.size]
+        end = totals[-1][0] if len(totals) < len(read) else None
+        return self._page(call, page, totals, end), usage_time
 
     async def _visible(self, call: Call, workspace: str | None) -> tuple[str, ...] | None:
         """The workspaces that a list is about; None: all."""
@@ -160,34 +181,56 @@ class Reading:
         except ValueError as error:
             raise InvalidArgument([Violation("page_token", str(error))]) from error
 
-    def _page(
-        self,
-        call: Call,
-        page: PageRequest,
-        items: Sequence[T],
-        position: Callable[[T], object],
-        read: int | None = None,
-    ) -> Page[T]:
-        """The page of what was read, one item more than fits telling whether anything follows.
+    def _page(self, call: Call, page: PageRequest, items: Sequence[T], end: object | None) -> Page[T]:
+        """A page.
 
         Parameters:
-            read: how many items were read, if not all of them are given.
+            end: where the list goes on; None: it has ended.
         """
-        if len(items) <= page.size and read in {None, len(items)}:
-            return Page(items, "")
-        items = items[: page.size]
-        return Page(items, self._tokens.write(str(position(items[-1])), _identity(call, page)))
+        return Page(items, "" if end is None else self._tokens.write(str(end), _identity(call, page)))
 
 
-def _within_bytes(keys: list[Key]) -> list[Key]:
-    """The first of the keys that together fit into an answer: gRPC clients take 4 MiB unless told otherwise."""
+def _within_bytes(items: Sequence[T], size: Callable[[T], int]) -> Sequence[T]:
+    """The first items that together fit into an answer: gRPC clients take 4 MiB unless told otherwise."""
     total = 0
-    for index, key in enumerate(keys):
-        texts = (*key.metadata, *key.metadata.values(), *key.scopes, *key.ip_allowlist, *key.tags, *key.workspaces)
-        total += KEY_BYTES + sum(4 * len(text) + 4 for text in texts)
+    for index, item in enumerate(items):
+        total += size(item)
         if total > PAGE_BYTES_MAX and index:
-            return keys[:index]
-    return keys
+            return items[:index]
+    return items
+
+
+def _key_bytes(key: Key) -> int:
+    """No less than a key has in an answer."""
+    texts = (*key.metadata, *key.metadata.values(), *key.scopes, *key.ip_allowlist, *key.tags, *key.workspaces)
+    revocations = (key.revocation, *(secret.revocation for secret in key.secrets))
+    reasons = (revocation.reason for revocation in revocations if revocation)
+    return ITEM_BYTES + _text_bytes((*texts, *reasons))
+
+
+def _workspace_bytes(workspace: Workspace) -> int:
+    """No less than a workspace has in an answer."""
+    grants = (grant for role in workspace.roles.values() for grant in role)
+    return ITEM_BYTES + _text_bytes((*workspace.allowed_scopes, *workspace.roles, *grants))
+
+
+def _event_bytes(event: tuple[AuditEvent, Revision | None]) -> int:
+    """No less than an audit event has in an answer."""
+    said = event[0]
+    return ITEM_BYTES + _text_bytes([said.stamp.reason]) + _value_bytes(said.before) + _value_bytes(said.after)
+
+
+def _text_bytes(texts: Iterable[str]) -> int:
+    return sum(4 * len(text) + 4 for text in texts)
+
+
+def _value_bytes(value: object) -> int:
+    """No less than a JSON value has as a ``google.protobuf.Value``, with the lengths of all that it is in."""
+    if isinstance(value, Mapping):
+        return VALUE_BYTES + sum(VALUE_BYTES + 4 * len(name) + _value_bytes(each) for name, each in value.items())
+    if isinstance(value, list):
+        return VALUE_BYTES + sum(map(_value_bytes, value))
+    return VALUE_BYTES + (4 * len(value) if isinstance(value, str) else 0)
 
 
 def _identity(call: Call, page: PageRequest) -> bytes:

@@ -1,27 +1,60 @@
 """Reads for people and tools: one key, one workspace, pages of keys, workspaces and audit events."""
 
-from typing import Any
+import time
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, case, exists, func, select, tuple_
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    FromClause,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    literal,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keysvc.core.audit import AuditEvent, Stamp
-from keysvc.core.key import Key, State
-from keysvc.core.listing import AuditFilter, KeyFilter, Position
+from keysvc.core.key import Key
+from keysvc.core.listing import AuditFilter, KeyFilter, Listed, Position
 from keysvc.core.revision import Revision
 from keysvc.core.workspace import Workspace
 from keysvc.store.database import Database
-from keysvc.store.rows import EPOCH, KEY_COLUMNS, KEY_SOURCE, WORKSPACE_COLUMNS, keys_of, workspace_of
-from keysvc.store.schema import audit_event, key, key_activity, secret, workspace
-
-_SHOWN_STATE = case(
-    (key.c.revoke_time.is_not(None), State.REVOKED),
-    (key.c.suspended, State.SUSPENDED),
-    (key.c.expire_time <= func.now(), State.EXPIRED),
-    else_=State.ACTIVE,
+from keysvc.store.key_conditions import EVERYTHING, PLANNING, Condition, Finder, Way, key_conditions
+from keysvc.store.rows import (
+    CLOCK_COLUMNS,
+    EPOCH,
+    KEY_COLUMNS,
+    KEY_SOURCE,
+    USAGE_TIME,
+    WORKSPACE_COLUMNS,
+    keys_of,
+    workspace_of,
 )
-"""``Key.state`` in SQL."""
+from keysvc.store.schema import audit_event, key, workspace
+
+FEW: Final = 500
+"""So many keys may lie anywhere, and are still read and sorted in a few milliseconds."""
+
+EXAMINED_MAX: Final = 10_000
+"""Of many keys no more are examined for one page."""
+
+EXAMINE_SECONDS: Final = 0.004
+"""After so long no further stretch is begun. The last may take twice as long as all before it together."""
+
+_FIRST_STRETCH: Final = 500
+
+_KEY: Final = select(*KEY_COLUMNS).select_from(KEY_SOURCE).where(key.c.id == bindparam("key_id", type_=key.c.id.type))
+
+_NEWEST: Final = Position(datetime.max.replace(tzinfo=UTC), UUID(int=(1 << 128) - 1))
+"""Every key is older."""
 
 
 class Listings:
@@ -29,20 +62,47 @@ class Listings:
 
     Parameters:
         database: where from.
+        few: candidates of a condition are read all at once up to this number.
+        examined_max: how many keys are examined for a page where there are more.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, few: int = FEW, examined_max: int = EXAMINED_MAX) -> None:
         self._database = database
+        self._few = few
+        self._examined_max = examined_max
 
     async def find_key(self, key_id: UUID) -> Key | None:
         """A key; None if there is no such key."""
-        keys = await self._keys(select(*KEY_COLUMNS).where(key.c.id == key_id))
-        return keys[0] if keys else None
 
-    async def list_keys(self, asked: KeyFilter, after: Position | None, limit: int) -> list[Key]:
-        """The newest keys that the filter admits, older than ``after``."""
-        query = select(*KEY_COLUMNS).where(*_key_conditions(asked))
-        return await self._keys(_page(query, key.c.create_time, key.c.id, after, limit))
+        async def work(connection: AsyncConnection) -> Key | None:
+            keys = await keys_of(connection, await connection.execute(_KEY, {"key_id": key_id}))
+            return keys[0] if keys else None
+
+        return await self._database.read(work)
+
+    async def list_keys(self, asked: KeyFilter, after: Position | None, limit: int) -> Listed:
+        """The newest keys that the filter admits, older than ``after``; fewer than ``limit`` where they are rare.
+
+        If a condition has few candidates, these are examined. Otherwise keys are examined from the newest on, those of
+        an owner or the like if possible, until there are enough, or until so many have been examined that the rest is
+        left to the next page.
+        """
+        conditions = key_conditions(asked)
+
+        async def work(connection: AsyncConnection) -> Listed:
+            await connection.exec_driver_sql(PLANNING)
+            chosen = await self._choose(connection, [each.finder for each in conditions if each.finder])
+            if isinstance(chosen, Way):
+                rows, end = await self._examine(connection, chosen, conditions, after, limit + 1)
+            else:
+                query = _page_of_few(chosen, conditions, after, limit + 1)
+                rows, end = list(await connection.execute(query)), None
+            if len(rows) > limit:
+                rows = rows[:limit]
+                end = Position(rows[-1].create_time, rows[-1].id)
+            return Listed(tuple(await keys_of(connection, rows)), end)
+
+        return await self._database.read(work)
 
     async def find_workspace(self, name: str) -> Workspace | None:
         """A workspace; None if there is no such workspace."""
@@ -75,6 +135,47 @@ class Listings:
         rows = await self._rows(_page(query, audit_event.c.time, audit_event.c.id, after, limit))
         return [(_event_of(row), None if row.seq is None else Revision(row.epoch, row.seq)) for row in rows]
 
+    async def _choose(self, connection: AsyncConnection, finders: list[Finder]) -> Way | Finder:
+        """By what to find keys: by a finder of few, or else on a way through many."""
+        ways = [finder.way for finder in finders if finder.way]
+        if len(finders) > len(ways) or len(ways) > 1:
+            query = select(*(finder.count(self._few + 1).label(f"n{n}") for n, finder in enumerate(finders)))
+            counts = (await connection.execute(query)).one()
+            fewest, finder = min(zip(counts, finders, strict=True), key=itemgetter(0))
+            if fewest <= self._few:
+                return finder
+        return ways[0] if ways else EVERYTHING
+
+    async def _examine(
+        self,
+        connection: AsyncConnection,
+        way: Way,
+        conditions: list[Condition],
+        after: Position | None,
+        wanted: int,
+    ) -> tuple[list[Row[Any]], Position | None]:
+        """Keys on a way that the conditions admit, as ``KEY_COLUMNS``, and where to go on, if there were too few.
+
+        Keys that lie together cost a thousandth of a millisecond each, keys that lie apart and must be read first a
+        hundredth. So it goes in stretches, each twice as long as the one before, until its time is up.
+        """
+        query = _stretch(way, conditions)
+        found: list[Row[Any]] = []
+        start = after or _NEWEST
+        size, left = _FIRST_STRETCH, self._examined_max
+        give_up = time.monotonic() + EXAMINE_SECONDS
+        while True:
+            size = min(size, left)
+            stretch = {"after_time": start.time, "after_id": start.id, "size": size, "wanted": wanted - len(found)}
+            rows = (await connection.execute(query, stretch)).all()
+            found += (row for row in rows if row.id is not None)
+            if rows[0].end_id is None or len(found) == wanted:
+                return found, None
+            start = Position(rows[0].end_time, rows[0].end_id)
+            size, left = 2 * size, left - size
+            if not left or time.monotonic() > give_up:
+                return found, start
+
     async def _rows(self, query: Select[Any]) -> list[Row[Any]]:
         """All rows of a query."""
 
@@ -83,13 +184,38 @@ class Listings:
 
         return await self._database.read(work)
 
-    async def _keys(self, query: Select[Any]) -> list[Key]:
-        """The keys of a query for ``KEY_COLUMNS``, with their secrets."""
 
-        async def work(connection: AsyncConnection) -> list[Key]:
-            return await keys_of(connection, await connection.execute(query.select_from(KEY_SOURCE)))
+def _page_of_few(finder: Finder, conditions: list[Condition], after: Position | None, wanted: int) -> Select[Any]:
+    """Those of few keys that the conditions admit, as ``KEY_COLUMNS``."""
+    # OFFSET 0 keeps the other conditions, and with them their indexes, out of the search.
+    few = select(key).where(finder.where).offset(0).subquery("few")
+    query = select(*_key_columns(few)).where(*(condition.holds(few.c) for condition in conditions))
+    return _page(query, few.c.create_time, few.c.id, after, wanted)
 
-        return await self._database.read(work)
+
+def _stretch(way: Way, conditions: list[Condition]) -> Select[Any]:
+    """The first ``wanted`` of the next ``size`` keys on a way that the conditions admit, beside where these keys end.
+
+    One statement, so that both are of one snapshot. There is always a row; that of no key has no id.
+    """
+    size: BindParameter[int] = bindparam("size", type_=Integer)
+    stretch = way.select(*key.c).limit(size).subquery("stretch")
+    found = select(stretch).where(*(condition.holds(stretch.c) for condition in conditions))
+    page = found.order_by(*way.order(stretch.c)).limit(bindparam("wanted", type_=Integer)).subquery("page")
+    ends = (key.c.create_time.label("end_time"), key.c.id.label("end_id"))
+    end = way.select(*ends).offset(size - 1).limit(1).subquery("end")
+    one = select(literal(1).label("one")).subquery("one")
+    return (
+        select(*end.c, *_key_columns(page))
+        .select_from(one.outerjoin(end, true()).outerjoin(page, true()))
+        .order_by(page.c.create_time.desc(), page.c.id.desc())
+    )
+
+
+def _key_columns(source: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """``KEY_COLUMNS`` of keys that a subquery has found. A look-up for each keeps their order, as a join may not."""
+    name = select(workspace.c.name).where(workspace.c.id == source.c.workspace_id).scalar_subquery()
+    return (*source.c, name.label("workspace"), *CLOCK_COLUMNS, USAGE_TIME)
 
 
 def _page(
@@ -99,34 +225,6 @@ def _page(
     if after is not None:
         query = query.where(tuple_(time, item_id) < tuple_(after.time, after.id))
     return query.order_by(time.desc(), item_id.desc()).limit(limit)
-
-
-def _key_conditions(asked: KeyFilter) -> list[ColumnElement[bool]]:
-    """The filter in SQL."""
-    conditions: list[ColumnElement[bool]] = []
-    if asked.workspaces is not None:
-        conditions.append(workspace.c.name.in_(asked.workspaces))
-    if asked.state is not None:
-        conditions.append(_SHOWN_STATE.is_not_distinct_from(asked.state))
-    if asked.environment is not None:
-        conditions.append(key.c.environment == asked.environment)
-    if asked.owner is not None:
-        conditions.append(key.c.owner == asked.owner)
-    if asked.tag is not None:
-        conditions.append(key.c.tags.contains([asked.tag]))
-    if asked.role is not None:
-        conditions.append(key.c.role == asked.role)
-    if asked.hint_prefix is not None:
-        hinted = secret.c.hint.startswith(asked.hint_prefix, autoescape=True)
-        conditions.append(exists().where(secret.c.key_id == key.c.id, hinted))
-    if asked.display_name_prefix is not None:
-        conditions.append(key.c.display_name.startswith(asked.display_name_prefix, autoescape=True))
-    if asked.expire_before is not None:
-        conditions.append(key.c.expire_time < asked.expire_before)
-    if asked.idle_since is not None:
-        was_idle = key_activity.c.active_time < asked.idle_since
-        conditions.append(exists().where(key_activity.c.key_id == key.c.id, was_idle))
-    return conditions
 
 
 def _audit_conditions(asked: AuditFilter) -> list[ColumnElement[bool]]:

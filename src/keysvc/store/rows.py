@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, and_, func, select
+from sqlalchemy import Row, Uuid, any_, bindparam, func, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keysvc.core.key import Key, Revocation, Secret
@@ -38,6 +39,32 @@ KEY_COLUMNS = (*schema.key.c, schema.workspace.c.name.label("workspace"), *CLOCK
 """What ``keys_of`` needs, from ``KEY_SOURCE``."""
 
 KEY_SOURCE = schema.key.join(schema.workspace)
+
+
+_USAGE: Final = schema.usage_total.c
+_NAME: Final = (
+    select(schema.workspace.c.name)
+    .select_from(KEY_SOURCE)
+    .where(schema.key.c.id == schema.secret.c.key_id)
+    .correlate(schema.secret)
+    .scalar_subquery()
+)
+_USED: Final = (
+    # A row for each secret, so that no planner thinks of reading the usage of all.
+    select(
+        func.coalesce(func.sum(_USAGE.verify_count), 0).label("usage_total"),
+        func.max(_USAGE.last_time).filter(_USAGE.verdict == Verdict.VALID).label("last_used_time"),
+    )
+    .where(_USAGE.workspace == _NAME, _USAGE.key_id == schema.secret.c.key_id, _USAGE.secret_id == schema.secret.c.id)
+    .correlate(schema.secret)
+    .lateral("used")
+)
+_SECRETS: Final = (
+    select(schema.secret, _USED.c.usage_total, _USED.c.last_used_time)
+    .select_from(schema.secret.join(_USED, true()))
+    .where(schema.secret.c.key_id == any_(bindparam("key_ids", type_=ARRAY(Uuid))))
+    .order_by(schema.secret.c.create_time, schema.secret.c.id)
+)
 
 
 def workspace_of(row: Row[Any]) -> Workspace:
@@ -157,26 +184,6 @@ async def keys_of(connection: AsyncConnection, rows: Iterable[Row[Any]]) -> list
     """
     keys = [_key_of(row) for row in rows]
     secrets: dict[UUID, list[Secret]] = {key.id: [] for key in keys}
-    usage = schema.usage_total.c
-    query = (
-        select(
-            schema.secret,
-            func.coalesce(func.sum(usage.verify_count), 0).label("usage_total"),
-            func.max(usage.last_time).filter(usage.verdict == Verdict.VALID).label("last_used_time"),
-        )
-        .outerjoin_from(
-            schema.secret,
-            schema.usage_total,
-            and_(
-                usage.workspace.in_({key.workspace for key in keys}),
-                usage.key_id == schema.secret.c.key_id,
-                usage.secret_id == schema.secret.c.id,
-            ),
-        )
-        .where(schema.secret.c.key_id.in_(secrets))
-        .group_by(schema.secret.c.id)
-        .order_by(schema.secret.c.create_time, schema.secret.c.id)
-    )
-    for row in await connection.execute(query) if keys else ():
+    for row in await connection.execute(_SECRETS, {"key_ids": list(secrets)}) if keys else ():
         secrets[row.key_id].append(_secret_of(row, keys[0].revision.epoch))
     return [replace(key, secrets=tuple(secrets[key.id])) for key in keys]

@@ -133,6 +133,13 @@ key = Table(
     Index("key_newest", "create_time", "id"),
     Index("key_of_workspace", "workspace_id", "create_time", "id"),
     Index("key_unrevoked", "workspace_id", postgresql_where=text("revoke_time IS NULL")),
+    Index("key_of_owner", "owner", "create_time", "id", postgresql_where=text("owner <> ''")),
+    Index("key_of_role", "role", "create_time", "id", postgresql_where=text("role <> ''")),
+    Index("key_revoked", "create_time", "id", postgresql_where=text("revoke_time IS NOT NULL")),
+    Index("key_suspended", "create_time", "id", postgresql_where=text("suspended")),
+    Index("key_ending", "expire_time", postgresql_where=text("expire_time IS NOT NULL")),
+    Index("key_named", "display_name", postgresql_ops={"display_name": "text_pattern_ops"}),
+    Index("key_tagged", "tags", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
 )
 
 secret = Table(
@@ -176,7 +183,7 @@ audit_event = Table(
     _text("workspace"),
     Column("key_id", Uuid),
     _text("secret_id", nullable=True),
-    Column("before", JSONB),
+    Column("before", JSONB(none_as_null=True)),
     Column("after", JSONB, nullable=False),
     _text("reason"),
     _text("request_id"),

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Select, cast, exists, func, insert, null, select, update
+from sqlalchemy import BigInteger, Select, Table, bindparam, cast, exists, func, insert, null, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import Insert, UpdateBase
+from sqlalchemy.sql.dml import UpdateBase
 
 from keysvc.core import key as key_rules
 from keysvc.core import workspace as workspace_rules
@@ -87,8 +87,7 @@ class Transaction:
 
     async def lock_workspace(self, name: str) -> Workspace | None:
         """Lock a workspace against every other change of it and against creation of keys in it."""
-        query = select(*WORKSPACE_COLUMNS).where(workspace.c.name == name)
-        return await self._locked_workspace(query.with_for_update())
+        return await self._locked_workspace(_WORKSPACE.with_for_update(), name)
 
     async def lock_workspace_for_key(self, name: str) -> Workspace | None:
         """Lock a workspace for the creation of a key.
@@ -97,8 +96,7 @@ class Transaction:
         without a limit would be quicker, and would starve those who want to suspend a busy one: PostgreSQL lets new
         sharers in while an exclusive lock is waited for.
         """
-        query = select(*WORKSPACE_COLUMNS).where(workspace.c.name == name)
-        return await self._locked_workspace(query.with_for_update(key_share=True))
+        return await self._locked_workspace(_WORKSPACE_FOR_KEY, name)
 
     async def lock_key(self, key_id: UUID) -> Key | None:
         """Lock a key and its secrets."""
@@ -163,8 +161,7 @@ class Transaction:
 
     async def find_workspace(self, name: str) -> Workspace:
         """A workspace that exists."""
-        query = select(*WORKSPACE_COLUMNS).where(workspace.c.name == name)
-        return workspace_of((await self._connection.execute(query)).one())
+        return workspace_of((await self._connection.execute(_WORKSPACE, {"name": name})).one())
 
     async def insert_workspace(self, new: Workspace) -> Workspace | None:
         """Insert a workspace; None if the name is taken."""
@@ -196,22 +193,20 @@ class Transaction:
 
         It takes no revision: its id is random and new, so nobody can have remembered that it does not exist.
         """
-        values = key_values(new)
         (minted,) = new.secrets
-        rows = [
-            insert(key).values(
-                id=new.id,
-                workspace_id=within.id,
-                environment=new.environment,
-                creator=new.creator,
-                create_time=new.create_time,
-                seq=0,
-                **values,
-            ),
-            _new_secret(new.id, minted, proof).values(seq=0),
-            insert(key_activity).values(key_id=new.id, active_time=new.create_time),
-        ]
-        await self._close(rows, log=None, target=(new.workspace, new.id, None), after=set_fields(describe_key(new)))
+        row = {
+            "id": new.id,
+            "workspace_id": within.id,
+            "environment": new.environment,
+            "creator": new.creator,
+            "create_time": new.create_time,
+            "seq": 0,
+            **key_values(new),
+        }
+        values = _values(key, row) | _values(secret, {"seq": 0, **_secret_row(new.id, minted, proof)})
+        values |= _values(key_activity, {"key_id": new.id, "active_time": new.create_time})
+        target = (new.workspace, new.id, None)
+        await self._finish(_CREATION, values, target=target, before=None, after=set_fields(describe_key(new)))
         return new
 
     async def save_key(
@@ -231,7 +226,7 @@ class Transaction:
             if each.id in known:
                 rows.append(update(secret).where(secret.c.id == each.id).values(**secret_values(each)))
             elif proof is not None:
-                rows.append(_new_secret(after.id, each, proof))
+                rows.append(insert(secret).values(**_secret_row(after.id, each, proof)))
         judged = any(getattr(before, name) != getattr(after, name) for name in key_rules.VERIFY_DEPENDS_ON)
         was, is_now = changed_fields(describe_key(before), describe_key(after))
         revision = await self._close(
@@ -246,8 +241,8 @@ class Transaction:
         )
         return replace(after, revision=revision or after.revision, secrets=secrets)
 
-    async def _locked_workspace(self, query: Select[Any]) -> Workspace | None:
-        row = (await self._connection.execute(query)).one_or_none()
+    async def _locked_workspace(self, query: Select[Any], name: str) -> Workspace | None:
+        row = (await self._connection.execute(query, {"name": name})).one_or_none()
         await self.settle()
         if row is None:
             return None
@@ -274,54 +269,86 @@ class Transaction:
                 do not depend on it.
             target: workspace, key and secret of the audit event.
         """
-        clock = (
-            update(revocation_clock)
-            .values(seq=revocation_clock.c.seq + 1)
-            .returning(revocation_clock.c.seq)
-            .cte("clock")
-        )
-        seq: Any = cast(null(), BigInteger)
-        if log:
-            seq = select(clock.c.seq).scalar_subquery()
-            rows = [row.values(seq=seq) for row in rows]
-            rows.append(
-                # Final at once: nobody answers from memory, so there is nobody to wait for.
-                insert(key_change).values(
-                    seq=seq, kind=log[0], subject_ids=[log[1]], restrictive=log[2], final=True, at=self.at
-                )
-            )
+        return await self._finish(_closing(rows, log, self.at), {}, target=target, before=before, after=after)
+
+    async def _finish(
+        self,
+        statement: Select[Any],
+        values: dict[str, Any],
+        *,
+        target: tuple[str, UUID | None, str | None],
+        before: dict[str, Any] | None,
+        after: dict[str, Any],
+    ) -> Revision | None:
+        """Execute a closing statement.
+
+        Parameters:
+            values: of its parameters, but those of the audit event.
+        """
         name, key_id, secret_id = target
-        rows.append(
-            insert(audit_event).values(
-                id=self._stamp.event_id,
-                time=self.at,
-                actor=self._stamp.actor,
-                method=self._stamp.method,
-                workspace=name,
-                key_id=key_id,
-                secret_id=secret_id,
-                before=null() if before is None else before,
-                after=after,
-                reason=self._stamp.reason,
-                request_id=self._stamp.request_id,
-                source_ip=self._stamp.source_ip,
-                seq=seq,
-            )
-        )
-        statement = select(seq.label("seq")).add_cte(*(row.cte(f"row_{n}") for n, row in enumerate(rows)))
-        taken = (await self._connection.execute(statement)).scalar_one()
+        event = {
+            "id": self._stamp.event_id,
+            "time": self.at,
+            "actor": self._stamp.actor,
+            "method": self._stamp.method,
+            "workspace": name,
+            "key_id": key_id,
+            "secret_id": secret_id,
+            "before": before,
+            "after": after,
+            "reason": self._stamp.reason,
+            "request_id": self._stamp.request_id,
+            "source_ip": self._stamp.source_ip,
+        }
+        taken = (await self._connection.execute(statement, values | _values(audit_event, event))).scalar_one()
         return None if taken is None else Revision(self.start.epoch, taken)
 
 
-def _new_secret(key_id: UUID, new: Secret, proof: Proof) -> Insert:
-    """A new row of ``secret``, but for its revision."""
-    return insert(secret).values(
-        id=new.id,
-        key_id=key_id,
-        hint=new.hint,
-        pepper=proof.pepper,
-        digest=proof.digest,
-        create_time=new.create_time,
-        predecessor_retire_time=new.predecessor_retire_time,
-        **secret_values(new),
+def _closing(rows: list[Any], log: tuple[str, UUID, bool] | None, at: datetime | None = None) -> Select[Any]:
+    """A closing statement: ``rows``, their entry in the log at ``at``, and the audit event, by ``_parameters``."""
+    clock = (
+        update(revocation_clock).values(seq=revocation_clock.c.seq + 1).returning(revocation_clock.c.seq).cte("clock")
     )
+    seq: Any = cast(null(), BigInteger)
+    if log:
+        seq = select(clock.c.seq).scalar_subquery()
+        rows = [row.values(seq=seq) for row in rows]
+        rows.append(
+            # Final at once: nobody answers from memory, so there is nobody to wait for.
+            insert(key_change).values(seq=seq, kind=log[0], subject_ids=[log[1]], restrictive=log[2], final=True, at=at)
+        )
+    event = insert(audit_event).values(_parameters(audit_event) | {"seq": seq})
+    return select(seq.label("seq")).add_cte(*(row.cte(f"row_{n}") for n, row in enumerate((*rows, event))))
+
+
+def _parameters(table: Table) -> dict[str, Any]:
+    """A parameter for each column of a table, so that a statement can be made once and for all."""
+    return {column.name: bindparam(f"{table.name}_{column.name}", type_=column.type) for column in table.c}
+
+
+def _values(table: Table, row: dict[str, Any]) -> dict[str, Any]:
+    """The values of ``_parameters``."""
+    return {f"{table.name}_{name}": value for name, value in row.items()}
+
+
+def _secret_row(key_id: UUID, new: Secret, proof: Proof) -> dict[str, Any]:
+    """A new row of ``secret``, but for its revision."""
+    return {
+        "id": new.id,
+        "key_id": key_id,
+        "hint": new.hint,
+        "pepper": proof.pepper,
+        "digest": proof.digest,
+        "create_time": new.create_time,
+        "predecessor_retire_time": new.predecessor_retire_time,
+        **secret_values(new),
+    }
+
+
+_WORKSPACE: Final = select(*WORKSPACE_COLUMNS).where(workspace.c.name == bindparam("name"))
+_WORKSPACE_FOR_KEY: Final = _WORKSPACE.with_for_update(key_share=True)
+
+_CREATION: Final = _closing(
+    [insert(table).values(_parameters(table)) for table in (key, secret, key_activity)], log=None
+)
+"""Closes the creation of a key. Made once: to make it takes longer than all else that this process does for a key."""

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 
 _STATEMENTS = """
 -- The key string of a request that may be repeated, sealed with a key made from a pepper and the request id, neither of

@@ -1,0 +1,1 @@
+"""Measures a real `keysvc serve` on a real PostgreSQL: `make bench`."""
