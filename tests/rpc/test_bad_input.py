@@ -303,6 +303,27 @@ async def test_bytes_that_are_no_message_are_refused(operator: Client) -> None:
         assert refused.message == "the bytes are no keysvc.v1.GetRequest"
 
 
+async def test_health_and_reflection_refuse_bytes_that_are_no_message(
+    operator: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may call them: no name of a Python class is told, and no traceback is logged."""
+    channel = operator.channel
+    for call, request in (
+        (channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff"), "health.v1.HealthCheckRequest"),
+        (channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\xff"), "health.v1.HealthCheckRequest"),
+        *(
+            (
+                channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")([b"\xff"]),
+                "reflection.v1alpha.ServerReflectionRequest",
+            )
+            for version in ("v1", "v1alpha")
+        ),
+    ):
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await call.details() == f"the bytes are no grpc.{request}"
+    assert caplog.records == []
+
+
 async def test_a_message_above_the_limit_is_refused(operator: Client) -> None:
     """More than 1 MiB is RESOURCE_EXHAUSTED; what just fits is read."""
     refused = await raw(operator, "keysvc.v1.KeyService", "Verify", b"\0" * (MESSAGE_BYTES_MAX + 1))

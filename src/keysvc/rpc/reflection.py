@@ -13,6 +13,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.json_format import MessageToJson, Parse
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from keysvc.rpc.parsing import parsing_stream
+
 _V1: Final = "grpc.reflection.v1.ServerReflection"
 _VERSIONS: Final = (reflection.SERVICE_NAME, _V1)
 
@@ -26,9 +28,8 @@ def add_reflection(server: "grpc.aio.Server", names: list[str]) -> None:
     _describe_v1()
     pool = _SymbolPool(descriptor_pool.Default())  # type: ignore[no-untyped-call]
     servicer = reflection.aio.ReflectionServicer([*names, *_VERSIONS], pool=pool)
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        parsing_stream(servicer.ServerReflectionInfo, reflection_pb2.ServerReflectionRequest),
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     handlers = {"ServerReflectionInfo": handler}

@@ -1,12 +1,13 @@
 """The gRPC server: our services, health and reflection on one port."""
 
 import socket
-from typing import Final
+from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from keysvc.rpc.door import Door
+from keysvc.rpc.parsing import parsing
 from keysvc.rpc.reflection import add_reflection
 from keysvc.rpc.tls import Tls
 from keysvc.v1 import audit_service_pb2, key_service_pb2, usage_service_pb2, workspace_service_pb2
@@ -42,7 +43,7 @@ class Server:
             [door.service(descriptor, servicers[descriptor.name]) for descriptor in CONTRACT]
         )
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers([_health_handler(self._health)])
         add_reflection(self._server, [descriptor.full_name for descriptor in CONTRACT] + [health.SERVICE_NAME])
 
     async def start(self, address: str, tls: Tls | None) -> int:
@@ -72,6 +73,18 @@ class Server:
         """Say that we are going, take no more calls, and let those under way finish."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
+
+
+def _health_handler(servicer: health.aio.HealthServicer) -> grpc.GenericRpcHandler:
+    """The health service."""
+    request_class, write = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse.SerializeToString
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Check": grpc.unary_unary_rpc_method_handler(parsing(servicer.Check, request_class), response_serializer=write),
+        "Watch": grpc.unary_stream_rpc_method_handler(
+            parsing(servicer.Watch, request_class), response_serializer=write
+        ),
+    }
+    return grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers)
 
 
 def check_address(listen: str) -> None:
