@@ -87,6 +87,12 @@ def test_capping_is_exact_for_every_pair_of_grants() -> None:
     assert wrong == []
 
 
+@given(grants=some_grants, other=st.sampled_from([*SCOPES, *GRANTS]))
+def test_grants_cover_what_one_of_them_covers(grants: tuple[str, ...], other: str) -> None:
+    """Looking for the few that could cover a scope or grant finds what asking each of them would."""
+    assert grants_cover(grants, other) == any(covers(grant, other) for grant in grants)
+
+
 @given(grants=some_grants, allowed=some_grants, scope=scopes)
 def test_capping_is_exact(grants: tuple[str, ...], allowed: tuple[str, ...], scope: str) -> None:
     """A scope is left under the workspace's cap if and only if the key grants it and the workspace allows it."""

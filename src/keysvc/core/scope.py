@@ -8,6 +8,7 @@ begins with ``pdf.`` and ends with ``.read``, ``pdf.read`` included.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import product
 
 SCOPE_CHARACTERS_MAX = 64
 SCOPES_MAX = 100
@@ -62,8 +63,38 @@ EFFECTIVE_SCOPES_MAX = 1000
 
 
 def grants_cover(grants: Iterable[str], other: str) -> bool:
-    """Whether one of ``grants`` covers ``other``."""
-    return any(covers(grant, other) for grant in grants)
+    """Whether one of ``grants`` covers ``other``: asks for the few that could, however many there are."""
+    grants = tuple(grants)
+    if other in grants:
+        return True
+    suffixes_of = _suffixes_by_prefix(grants)
+    if not suffixes_of:
+        return False
+    prefixes, suffixes = _wider_ends(other)
+    return any(not suffixes_of[prefix].isdisjoint(suffixes) for prefix in prefixes if prefix in suffixes_of)
+
+
+@lru_cache(maxsize=4096)
+def _suffixes_by_prefix(grants: tuple[str, ...]) -> dict[str, set[str]]:
+    """What the patterns among ``grants`` end with, by what they begin with.
+
+    Remembered, as below: a Verify can ask for a hundred scopes of a key with hundreds of grants.
+    """
+    found: dict[str, set[str]] = {}
+    for grant in grants:
+        if "*" in grant:
+            prefix, suffix = _ends(grant)
+            found.setdefault(prefix, set()).add(suffix)
+    return found
+
+
+def _wider_ends(grant: str) -> tuple[list[str], list[str]]:
+    """What a pattern that covers this grant can begin and end with."""
+    prefix, suffix = _ends(grant) if "*" in grant else (grant, grant)
+    return (
+        ["", *(prefix[: dot + 1] for dot, character in enumerate(prefix) if character == ".")],
+        ["", *(suffix[dot:] for dot, character in enumerate(suffix) if character == ".")],
+    )
 
 
 def _meet(first: str, second: str) -> str | None:
@@ -95,11 +126,9 @@ def capped(grants: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]
 
 def _is_covered(grant: str, grants: set[str]) -> bool:
     """Whether another one of ``grants`` covers this one; asks for the few that could, however many there are."""
-    prefix, suffix = _ends(grant) if "*" in grant else (grant, grant)
-    prefixes = [prefix[:end] for end in range(len(prefix) + 1) if not end or prefix[end - 1] == "."]
-    suffixes = [suffix[start:] for start in range(len(suffix) + 1) if start == len(suffix) or suffix[start] == "."]
     return any(
-        wider != grant and wider in grants for wider in (f"{first}*{last}" for first in prefixes for last in suffixes)
+        wider != grant and wider in grants
+        for wider in (f"{first}*{last}" for first, last in product(*_wider_ends(grant)))
     )
 
 
