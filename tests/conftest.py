@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from keysvc import logs
@@ -23,6 +24,11 @@ from keysvc.core.pepper import Peppers
 from keysvc.store.embedded import EmbeddedPostgres
 from keysvc.store.migrate import migrate
 from tests.deployment import Deployment
+
+# A busy machine is no counterexample. The second one is for whoever has time: --hypothesis-profile=long
+settings.register_profile("keysvc", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2500)
+settings.load_profile("keysvc")
 
 _SERVER_URL = pytest.StashKey[str]()
 _EMBEDDED = pytest.StashKey[tuple[EmbeddedPostgres, "tempfile.TemporaryDirectory[str]"]]()
