@@ -58,6 +58,19 @@ async def test_all_bad_fields_are_named_at_once(operator: Client) -> None:
     assert "10.0.0.0/8" in refused.value.violations["ip_allowlist[1]"]
 
 
+async def test_a_bad_scope_is_named_by_its_place(operator: Client) -> None:
+    """Its place in the request, whatever is repeated or bad in front of it; if there are several, each of them."""
+    await operator.create_workspace("acme-corp/capped", allowed_scopes=["pdf.*"])
+    scopes = ["pdf.read", "PDF", "pdf.read", "csv.read", "csv.read"]
+    with pytest.raises(Refused) as refused:
+        await operator.create(workspace="acme-corp/capped", scopes=scopes)
+    assert set(refused.value.violations) == {"scopes[1]", "scopes[3]", "scopes[4]"}
+    key_id = (await operator.create(workspace="acme-corp/capped")).key.id
+    with pytest.raises(Refused) as refused:
+        await operator.update(key_id, scopes=scopes)
+    assert set(refused.value.violations) == {"key.scopes[1]", "key.scopes[3]", "key.scopes[4]"}
+
+
 async def test_a_bad_workspace_name_is_told_with_the_rest(operator: Client) -> None:
     """A malformed name is a bad field; a well-formed unknown one comes after the bad fields."""
     with pytest.raises(Refused) as refused:

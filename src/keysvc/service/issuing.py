@@ -22,6 +22,7 @@ class NewKey:
 
     Parameters:
         expire_time, ttl: when it ends, at most one of them; neither: as the workspace has it.
+        asked_scopes: the scopes as they were asked for, repeated and bad ones too: by its place there one is named.
         violations: what is wrong so far. What depends on the workspace is checked when it is known, and added.
     """
 
@@ -39,6 +40,7 @@ class NewKey:
     workspaces: tuple[str, ...] = ()
     claim: RequestClaim | None = None
     reason: str = ""
+    asked_scopes: tuple[str, ...] = ()
     violations: Violations = field(default_factory=Violations)
 
 
@@ -118,7 +120,8 @@ def _check(new: NewKey, workspace: Workspace, at: datetime) -> datetime | None:
     """Raise ``InvalidArgument`` with all bad fields, else return when the key ends."""
     violations = Violations(new.violations)
     known = {each.field for each in violations}
-    check_belongs(violations, workspace, role=new.role, scopes=new.scopes, workspaces=new.workspaces)
+    scopes = places_of(new.scopes, new.asked_scopes)
+    check_belongs(violations, workspace, role=new.role, scopes=scopes, workspaces=new.workspaces)
     expire_time = None
     expiry = "ttl" if new.ttl is not None else "expire_time"
     if expiry not in known:
@@ -130,23 +133,29 @@ def _check(new: NewKey, workspace: Workspace, at: datetime) -> datetime | None:
     return expire_time
 
 
+def places_of(scopes: Sequence[str], asked: Sequence[str]) -> list[tuple[int, str]]:
+    """Where some scopes stand in what was asked for: repeated ones at each of their places."""
+    return [(place, scope) for place, scope in enumerate(asked) if scope in scopes]
+
+
 def check_belongs(  # noqa: PLR0913 (what belongs to a workspace)
     violations: Violations,
     workspace: Workspace,
     *,
     role: str,
-    scopes: Sequence[str],
+    scopes: Sequence[tuple[int, str]],
     workspaces: Sequence[str],
     prefix: str = "",
 ) -> None:
     """Add what does not fit a key's workspace: unknown roles, scopes beyond its cap, workspaces of a caller elsewhere.
 
     Parameters:
+        scopes: with their places in the request.
         prefix: path of the fields within the request.
     """
     if role and role_grants(role, workspace.roles) is None:
         violations.add(f"{prefix}role", f"must be a built-in role or one of {workspace.name}")
-    for index, scope in enumerate(scopes):
+    for index, scope in scopes:
         if workspace.allowed_scopes and not grants_cover(workspace.allowed_scopes, scope):
             violations.add(f"{prefix}scopes[{index}]", f"{scope} is outside the allowed scopes of {workspace.name}")
     if workspaces and not workspace.is_system:

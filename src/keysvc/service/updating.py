@@ -10,7 +10,7 @@ from keysvc.core.key import Key, State
 from keysvc.core.scope import granted, grants_cover
 from keysvc.core.workspace import Workspace
 from keysvc.service.callers import Call
-from keysvc.service.issuing import check_belongs
+from keysvc.service.issuing import check_belongs, places_of
 from keysvc.service.lifecycle import check_operator_remains, lock_key
 from keysvc.service.ports import Changes, Transaction
 
@@ -23,6 +23,7 @@ class KeyUpdate:
         values: new values by field of ``Key``, for the fields that the caller named. They have passed their own checks,
             or are named in ``violations`` and stand empty.
         etag: only if the key is still at this version; empty: in any case.
+        asked_scopes: see ``NewKey``.
         violations: what is wrong so far. What depends on the workspace is checked when it is known, and added.
     """
 
@@ -30,6 +31,7 @@ class KeyUpdate:
     values: Mapping[str, Any]
     etag: str = ""
     reason: str = ""
+    asked_scopes: tuple[str, ...] = ()
     violations: Violations = field(default_factory=Violations)
 
 
@@ -77,7 +79,7 @@ def _check(wanted: KeyUpdate, after: Key, workspace: Workspace) -> None:
         workspace,
         prefix="key.",
         role=values.get("role", ""),
-        scopes=values.get("scopes", ()),
+        scopes=places_of(values.get("scopes", ()), wanted.asked_scopes),
         workspaces=values.get("workspaces", ()),
     )
     if "expire_time" in values and "key.expire_time" not in {each.field for each in violations}:

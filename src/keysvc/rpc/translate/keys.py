@@ -82,6 +82,7 @@ def read_create(request: key_service_pb2.CreateRequest) -> NewKey:
         workspaces=fields.each("workspaces", request.workspaces, parse_workspace_name, WORKSPACES_MAX),
         claim=_read_claim(fields, request),
         reason=read_reason(fields, request.reason),
+        asked_scopes=tuple(request.scopes),
         violations=fields.violations,
     )
 
@@ -125,7 +126,7 @@ def read_update(request: key_service_pb2.UpdateRequest) -> KeyUpdate:
     check_wait(whole, request.wait)
     if any(each.field in {"key.id", "update_mask"} for each in whole.violations):
         whole.done()
-    return KeyUpdate(key_id, values, request.key.etag, reason, whole.violations)
+    return KeyUpdate(key_id, values, request.key.etag, reason, tuple(request.key.scopes), whole.violations)
 
 
 def _read_ip_allowlist(fields: Fields, texts: Iterable[str]) -> tuple[str, ...]:
