@@ -59,7 +59,8 @@ class AuditServiceServicer(object):
     """
 
     def ListAuditEvents(self, request, context):
-        """Lists events, newest first. Pages are stable: an event that is there throughout is neither repeated nor left out.
+        """Lists events, newest first. Pages are stable: an event that is there throughout is neither repeated nor left out. They
+        are shorter than asked for where events are large: the list has ended when next_page_token is empty.
         Permission `audit.read`; a caller that is limited to workspaces sees the events of those. Safe to retry.
         Errors: INVALID_ARGUMENT (bad or foreign page_token, page_size below 0, bad ids), NOT_FOUND (workspace).
         """

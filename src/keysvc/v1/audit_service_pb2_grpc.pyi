@@ -36,7 +36,8 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditEventsRequest, _audit_service_pb2.ListAuditEventsResponse]
-    """Lists events, newest first. Pages are stable: an event that is there throughout is neither repeated nor left out.
+    """Lists events, newest first. Pages are stable: an event that is there throughout is neither repeated nor left out. They
+    are shorter than asked for where events are large: the list has ended when next_page_token is empty.
     Permission `audit.read`; a caller that is limited to workspaces sees the events of those. Safe to retry.
     Errors: INVALID_ARGUMENT (bad or foreign page_token, page_size below 0, bad ids), NOT_FOUND (workspace).
     """
@@ -57,7 +58,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditEventsRequest, _audit_service_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
-    """Lists events, newest first. Pages are stable: an event that is there throughout is neither repeated nor left out.
+    """Lists events, newest first. Pages are stable: an event that is there throughout is neither repeated nor left out. They
+    are shorter than asked for where events are large: the list has ended when next_page_token is empty.
     Permission `audit.read`; a caller that is limited to workspaces sees the events of those. Safe to retry.
     Errors: INVALID_ARGUMENT (bad or foreign page_token, page_size below 0, bad ids), NOT_FOUND (workspace).
     """
@@ -81,7 +83,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ListAuditEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListAuditEventsResponse, _abc.Awaitable[_audit_service_pb2.ListAuditEventsResponse]]:
-        """Lists events, newest first. Pages are stable: an event that is there throughout is neither repeated nor left out.
+        """Lists events, newest first. Pages are stable: an event that is there throughout is neither repeated nor left out. They
+        are shorter than asked for where events are large: the list has ended when next_page_token is empty.
         Permission `audit.read`; a caller that is limited to workspaces sees the events of those. Safe to retry.
         Errors: INVALID_ARGUMENT (bad or foreign page_token, page_size below 0, bad ids), NOT_FOUND (workspace).
         """

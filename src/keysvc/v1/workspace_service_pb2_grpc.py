@@ -100,7 +100,8 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkspaces(self, request, context):
-        """Lists workspaces by name. Pages are stable.
+        """Lists workspaces by name. Pages are stable, and shorter than asked for where workspaces are large: the list has ended
+        when next_page_token is empty.
         Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -50,7 +50,8 @@ class WorkspaceServiceStub:
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
     ListWorkspaces: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.ListWorkspacesRequest, _workspace_service_pb2.ListWorkspacesResponse]
-    """Lists workspaces by name. Pages are stable.
+    """Lists workspaces by name. Pages are stable, and shorter than asked for where workspaces are large: the list has ended
+    when next_page_token is empty.
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT.
     """
     UpdateWorkspace: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.UpdateWorkspaceRequest, _workspace_service_pb2.UpdateWorkspaceResponse]
@@ -92,7 +93,8 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT, NOT_FOUND.
     """
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.ListWorkspacesRequest, _workspace_service_pb2.ListWorkspacesResponse]  # type: ignore[assignment]
-    """Lists workspaces by name. Pages are stable.
+    """Lists workspaces by name. Pages are stable, and shorter than asked for where workspaces are large: the list has ended
+    when next_page_token is empty.
     Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT.
     """
     UpdateWorkspace: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.UpdateWorkspaceRequest, _workspace_service_pb2.UpdateWorkspaceResponse]  # type: ignore[assignment]
@@ -149,7 +151,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_service_pb2.ListWorkspacesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_service_pb2.ListWorkspacesResponse, _abc.Awaitable[_workspace_service_pb2.ListWorkspacesResponse]]:
-        """Lists workspaces by name. Pages are stable.
+        """Lists workspaces by name. Pages are stable, and shorter than asked for where workspaces are large: the list has ended
+        when next_page_token is empty.
         Permission `keys.read`. Safe to retry. Errors: INVALID_ARGUMENT.
         """
 
