@@ -122,8 +122,20 @@ async def test_lifetimes_must_fit_each_other(operator: Client) -> None:
         await operator.create_workspace(default_ttl={"seconds": 61}, max_ttl={"seconds": 60})
     assert set(refused.value.violations) == {"workspace.default_ttl"}
     await operator.create_workspace(default_ttl={"seconds": 60}, max_ttl={"seconds": 60})
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as refused:
         await update(operator, max_ttl={"seconds": 59})
+    assert set(refused.value.violations) == {"workspace.default_ttl"}
+
+
+async def test_lifetimes_that_do_not_fit_are_named_with_the_rest(operator: Client) -> None:
+    """What depends on several fields, given now or before, is told together with what is bad by itself."""
+    with pytest.raises(Refused) as refused:
+        await operator.create_workspace(default_ttl={"seconds": 61}, max_ttl={"seconds": 60}, key_limit=-1)
+    assert set(refused.value.violations) == {"workspace.default_ttl", "workspace.key_limit"}
+    await operator.create_workspace(default_ttl={"seconds": 60})
+    with pytest.raises(Refused) as refused:
+        await update(operator, max_ttl={"seconds": 59}, key_limit=-1)
+    assert set(refused.value.violations) == {"workspace.default_ttl", "workspace.key_limit"}
 
 
 async def test_a_role_of_the_workspace_is_used(operator: Client) -> None:

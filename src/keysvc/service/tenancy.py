@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import uuid4
 
-from keysvc.core.errors import AlreadyExists, EtagMismatch, FailedPrecondition, InvalidArgument, Violation
+from keysvc.core.errors import AlreadyExists, EtagMismatch, FailedPrecondition, Violations
 from keysvc.core.scope import grants_cover
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace, span_text
 from keysvc.service.callers import Call, workspace_not_found
@@ -21,12 +21,14 @@ class WorkspaceSettings:
     """What of a workspace can be set, named as in ``Workspace``.
 
     Parameters:
-        values: new values by field.
+        values: new values by field. They have passed their own checks, or are named in ``violations``.
         etag: only if the workspace is still at this version; empty: in any case.
+        violations: what is wrong so far. What the values are together is checked when all are known, and added.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     etag: str = ""
+    violations: Violations = field(default_factory=Violations)
 
 
 class Tenancy:
@@ -35,10 +37,11 @@ class Tenancy:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
 
-    async def create(self, call: Call, name: str, values: Mapping[str, Any], reason: str) -> Workspace:
+    async def create(self, call: Call, name: str, settings: WorkspaceSettings, reason: str) -> Workspace:
         """Create a workspace.
 
         Raises:
+            InvalidArgument: bad fields, all of them.
             AlreadyExists: the name is taken.
             PermissionDenied: a role grants what the caller does not hold.
             NotFound: the caller is limited to other workspaces.
@@ -48,8 +51,8 @@ class Tenancy:
 
         async def work(transaction: Transaction) -> Workspace:
             await transaction.read_clock()
-            new = Workspace(workspace_id, name, transaction.at, transaction.at, transaction.start, **values)
-            _check_lifetimes(new)
+            new = Workspace(workspace_id, name, transaction.at, transaction.at, transaction.start, **settings.values)
+            _check(settings, new)
             _check_holds(call, {}, new.roles)
             created = await transaction.insert_workspace(new)
             if created is None:
@@ -62,16 +65,17 @@ class Tenancy:
         """Change what ``settings`` name.
 
         Raises:
+            InvalidArgument: bad fields, all of them.
             NotFound: no such workspace.
             EtagMismatch: it has changed since the caller read it.
             FailedPrecondition: ``keysvc/system`` may not be changed so.
         """
 
         def decide(before: Workspace) -> Workspace:
+            after = replace(before, **settings.values)
+            _check(settings, after)
             if settings.etag and settings.etag != str(before.version):
                 raise EtagMismatch(f"workspace {name} has changed since: read it again", workspace=name)
-            after = replace(before, **settings.values)
-            _check_lifetimes(after)
             return after
 
         return await self._change(call, name, reason, decide)
@@ -120,8 +124,10 @@ def _check_holds(call: Call, before: Mapping[str, Sequence[str]], after: Mapping
     )
 
 
-def _check_lifetimes(workspace: Workspace) -> None:
-    """Raise ``InvalidArgument`` if the default lifetime is longer than the longest."""
-    longest = workspace.max_ttl or timedelta.max
-    if workspace.default_ttl and workspace.default_ttl > longest:
-        raise InvalidArgument([Violation("workspace.default_ttl", f"must be at most max_ttl, {span_text(longest)}")])
+def _check(settings: WorkspaceSettings, after: Workspace) -> None:
+    """Raise ``InvalidArgument`` with all bad fields, such as a default lifetime that is longer than the longest."""
+    violations = Violations(settings.violations)
+    longest = after.max_ttl or timedelta.max
+    if after.default_ttl and after.default_ttl > longest:
+        violations.add("workspace.default_ttl", f"must be at most max_ttl, {span_text(longest)}")
+    violations.raise_if_any()

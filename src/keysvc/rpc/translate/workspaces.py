@@ -64,22 +64,23 @@ _SETTABLE: Final[Mapping[str, Callable[[Fields, workspace_service_pb2.Workspace]
 
 def read_create(
     request: workspace_service_pb2.CreateWorkspaceRequest,
-) -> tuple[str, dict[str, Any], str]:
-    """Name, values and reason."""
+) -> tuple[str, WorkspaceSettings, str]:
+    """Name, what to set and reason. Raises nothing but for the name: the rest is told with what is found out later."""
     if request.workspace.HasField("rotation_policy"):
         raise NotBuilt("workspace.rotation_policy is not built yet")
     fields = Fields("workspace.")
     name = fields.read("name", request.workspace.name, parse_new_workspace_name, "")
     values = {field: read(fields, request.workspace) for field, read in _SETTABLE.items()}
     reason = read_reason(Fields(violations=fields.violations), request.reason)
-    fields.done()
-    return name, values, reason
+    if not name:
+        fields.done()
+    return name, WorkspaceSettings(values, violations=fields.violations), reason
 
 
 def read_update(
     request: workspace_service_pb2.UpdateWorkspaceRequest,
 ) -> tuple[str, WorkspaceSettings, str]:
-    """Name, what to set and reason."""
+    """Name, what to set and reason. Raises nothing but for name and mask, as above."""
     if "rotation_policy" in request.update_mask.paths:
         raise NotBuilt("workspace.rotation_policy is not built yet")
     whole = Fields()
@@ -88,8 +89,9 @@ def read_update(
     values = whole.masked(request.update_mask, _SETTABLE, lambda read: read(fields, request.workspace))
     reason = read_reason(whole, request.reason)
     check_wait(whole, request.wait)
-    fields.done()
-    return name, WorkspaceSettings(values, request.workspace.etag), reason
+    if not name or any(each.field == "update_mask" for each in whole.violations):
+        fields.done()
+    return name, WorkspaceSettings(values, request.workspace.etag, whole.violations), reason
 
 
 def read_get(request: workspace_service_pb2.GetWorkspaceRequest) -> str:
