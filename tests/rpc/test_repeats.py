@@ -154,13 +154,17 @@ async def test_a_request_id_must_be_random(operator: Client, repeatable: Repeata
     assert set((await refusal(repeatable(operator, {"request_id": bad}))).violations) == {"request_id"}
 
 
-async def test_a_request_id_is_not_the_trace_id(operator: Client) -> None:
-    """What is sent as x-request-id is written to logs and audit events: with it a dump could be opened."""
+@pytest.mark.parametrize("spelled", ["{}", "{0.hex}", "create-{}/2"], ids=["the-same", "digits-alone", "in-a-text"])
+async def test_a_request_id_is_not_the_trace_id(operator: Client, spelled: str) -> None:
+    """What is sent as x-request-id is written to logs and audit events: with it a dump could be opened.
+
+    However it is spelled there, and whatever stands beside it.
+    """
     wanted = request_id()
     request = key_service_pb2.CreateRequest(
         workspace=WORKSPACE, display_name="a key", environment="ENVIRONMENT_LIVE", request_id=wanted
     )
-    attempt = operator.call(operator.keys.Create, request, x_request_id=wanted.upper())
+    attempt = operator.call(operator.keys.Create, request, x_request_id=spelled.format(UUID(wanted)).upper())
     assert set((await refusal(attempt)).violations) == {"request_id"}
     assert not (await operator.list(workspace=WORKSPACE)).keys
 

@@ -1,6 +1,7 @@
 """Mints secrets, and sees to it that a repeated request gets the first one again."""
 
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,8 @@ from keysvc.core.pepper import Peppers, Proof
 from keysvc.service.callers import Call
 from keysvc.service.ports import Transaction
 from keysvc.service.sealing import Sealing
+
+_NO_DIGIT: Final = re.compile("[^0-9a-f]")
 
 REPEATABLE: Final = timedelta(minutes=10)
 """How long a repeat answers the key string again."""
@@ -95,7 +98,7 @@ class Minting:
         """
         if claim is None:
             return None
-        if str(claim.request_id) == call.request_id.lower():
+        if claim.request_id.hex in _NO_DIGIT.sub("", call.request_id.lower()):
             raise InvalidArgument(
                 [Violation("request_id", "must not be sent as x-request-id too, which logs and audit events show")]
             )
