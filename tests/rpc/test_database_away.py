@@ -234,6 +234,18 @@ async def test_commits_that_never_arrive_are_unavailable(operator: Client, proxy
     await operator.create_workspace("acme-corp/new")
 
 
+async def test_a_lost_commit_that_keeps_its_locks_is_not_overload(proxy: Proxy, peppers: Peppers) -> None:
+    """A second try that waits in vain for the first one's locks does not say that nothing was done: it tries again."""
+    async with AsyncExitStack() as stack:
+        operator = await (await Deployment.open(stack, proxy.url, peppers)).client()
+        await operator.create_workspace()
+        key_id = (await operator.create()).key.id
+        proxy.lose_commits(1, late_seconds=1.5)
+        await operator.suspend(key_id)
+        assert proxy.commits_lost == 1
+        assert [event.method for event in await events(operator)].count("keysvc.v1.KeyService/Suspend") == 1
+
+
 async def test_load_is_not_taken_for_an_outage(operator: Client) -> None:
     """Two hundred creations at once wait for their turn, and all succeed."""
     await asyncio.gather(*(operator.create() for _ in range(200)))

@@ -208,7 +208,8 @@ class Database:
             try:
                 return task.result()
             except DBAPIError as error:
-                if isinstance(error.orig, LockNotAvailable):
+                # Later it may be our own lost transaction that keeps the lock, so that nobody knows what was done.
+                if isinstance(error.orig, LockNotAvailable) and not attempt:
                     raise Overloaded("another change of the same thing takes too long") from None
                 if not _is_passing(error):
                     raise
