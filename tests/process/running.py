@@ -170,16 +170,12 @@ class Serving:
         if terminal:
             ours, theirs = pty.openpty()
             streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        # Under nohup the run ignores SIGHUP, and so would what it starts.
+        handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         self.process = subprocess.Popen(
-            words,
-            env=environment(**variables),
-            cwd=cwd,
-            start_new_session=True,
-            # Under nohup the run ignores SIGHUP, and so would what it starts.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 (no threads of ours hold locks)
-            bufsize=0,
-            **streams,
+            words, env=environment(**variables), cwd=cwd, start_new_session=True, bufsize=0, **streams
         )
+        signal.signal(signal.SIGHUP, handler)
         self._said: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
         if terminal:
             os.close(theirs)

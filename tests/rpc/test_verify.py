@@ -1,7 +1,6 @@
 """Verify: every verdict that needs no limits, and what an answer tells."""
 
 import secrets
-import time
 
 import psycopg
 import pytest
@@ -219,21 +218,6 @@ async def test_a_batch_answers_each_in_order(operator: Client) -> None:
     answers = (await operator.call(operator.keys.VerifyBatch, request)).responses
     expected = [verify_pb2.VERDICT_VALID, verify_pb2.VERDICT_REVOKED, verify_pb2.VERDICT_MALFORMED]
     assert [answer.verdict for answer in answers] == [*expected, verify_pb2.VERDICT_VALID] * 250
-
-
-async def test_many_scopes_and_many_grants_do_not_hold_up_the_others(operator: Client) -> None:
-    """A batch of all that is allowed is judged while others are served: nobody can stop the server with it."""
-    patterns = [f"a{number}.*" for number in range(100)]
-    await operator.create_workspace(
-        "acme-corp/wide", roles=[{"name": "wide", "scopes": [f"b{each}" for each in patterns]}]
-    )
-    created = await operator.create(workspace="acme-corp/wide", scopes=patterns, role="wide")
-    required = [f"c{number}" for number in range(100)]
-    each = verify_pb2.VerifyRequest(key_string=created.key_string, required_scopes=required)
-    started = time.monotonic()
-    answers = await operator.call(operator.keys.VerifyBatch, verify_pb2.VerifyBatchRequest(requests=[each] * 1000))
-    assert time.monotonic() - started < 4  # it was 8
-    assert list(answers.responses[-1].missing_scopes) == required
 
 
 async def test_a_batch_with_a_bad_request_names_it(operator: Client) -> None:

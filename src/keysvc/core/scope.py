@@ -88,8 +88,9 @@ def _suffixes_by_prefix(grants: tuple[str, ...]) -> dict[str, set[str]]:
     return found
 
 
+@lru_cache(maxsize=4096)
 def _wider_ends(grant: str) -> tuple[list[str], list[str]]:
-    """What a pattern that covers this grant can begin and end with."""
+    """What a pattern that covers this grant can begin and end with. Remembered: services ask for few scopes."""
     prefix, suffix = _ends(grant) if "*" in grant else (grant, grant)
     return (
         ["", *(prefix[: dot + 1] for dot, character in enumerate(prefix) if character == ".")],
