@@ -14,7 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 import structlog
@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from keysvc.core.errors import Overloaded, Unavailable
 
 T = TypeVar("T")
+Held: TypeAlias = list[psycopg.AsyncConnection[Any]]
 
 _log = structlog.get_logger("keysvc.store")
 
@@ -123,6 +124,8 @@ class Database:
             max_overflow=0,
             hide_parameters=True,
         )
+        # On the same connections, without the round trips of a transaction.
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -132,12 +135,19 @@ class Database:
         await self._engine.dispose()
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run ``work`` in a transaction that is rolled back; try again on another connection if one is lost.
+        """Run ``work`` that only reads, each statement by itself; again on another connection if one is lost.
 
         Raises:
             Unavailable: the database did not answer in time.
+            Overloaded: too much work is waiting.
         """
-        return await self.run(lambda connection, _attempt: work(connection), commit=False)
+
+        async def attempt(_number: int, held: Held) -> T:
+            async with self._reading.connect() as connection:
+                held.append(await _driver(connection))
+                return await work(connection)
+
+        return await asyncio.shield(self._spawn(self._in_turn(attempt)))
 
     async def run(self, work: Callable[[AsyncConnection, int], Awaitable[T]], *, commit: bool) -> T:
         """Run ``work`` in a transaction, shielded: the cancellation of an RPC does not stop what has begun.
@@ -153,9 +163,18 @@ class Database:
             Unavailable: the database did not answer in time. With ``commit`` it is then unknown what happened.
             Overloaded: too much work is waiting.
         """
-        return await asyncio.shield(self._spawn(self._in_turn(work, commit=commit)))
 
-    async def _in_turn(self, work: Callable[[AsyncConnection, int], Awaitable[T]], *, commit: bool) -> T:
+        async def attempt(number: int, held: Held) -> T:
+            async with self._engine.connect() as connection:
+                held.append(await _driver(connection))
+                result = await work(connection, number)
+                if commit:
+                    await connection.commit()
+                return result
+
+        return await asyncio.shield(self._spawn(self._in_turn(attempt)))
+
+    async def _in_turn(self, attempt: Callable[[int, Held], Coroutine[Any, Any, T]]) -> T:
         """Wait for a connection to be free, and use it."""
         if self._free:
             self._free -= 1
@@ -166,7 +185,7 @@ class Database:
         else:
             raise Overloaded("too much work is waiting for the database")
         try:
-            result = await self._attempts(work, commit=commit)
+            result = await self._attempts(attempt)
         except Unavailable as error:
             self._reachability.lost(error.__cause__)
             while self._waiting:
@@ -190,16 +209,20 @@ class Database:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _attempts(self, work: Callable[[AsyncConnection, int], Awaitable[T]], *, commit: bool) -> T:
-        """Try until it works, the time is up or the attempts are used."""
+    async def _attempts(self, attempt: Callable[[int, Held], Coroutine[Any, Any, T]]) -> T:
+        """Try until it works, the time is up or the attempts are used.
+
+        Parameters:
+            attempt: gets its number, and a list for the connection that it holds, which ``abandon`` needs.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limit_seconds
         cause: BaseException | None = None
-        for attempt in range(ATTEMPTS_MAX):
-            if attempt:
-                await asyncio.sleep(_PAUSE_SECONDS * attempt)
-            held: list[psycopg.AsyncConnection[Any]] = []
-            task = self._spawn(self._attempt(work, attempt, held, commit=commit))
+        for number in range(ATTEMPTS_MAX):
+            if number:
+                await asyncio.sleep(_PAUSE_SECONDS * number)
+            held: Held = []
+            task = self._spawn(attempt(number, held))
             await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
             if not task.done():
                 abandon(task, held)
@@ -209,31 +232,20 @@ class Database:
                 return task.result()
             except DBAPIError as error:
                 # Later it may be our own lost transaction that keeps the lock, so that nobody knows what was done.
-                if isinstance(error.orig, LockNotAvailable) and not attempt:
+                if isinstance(error.orig, LockNotAvailable) and not number:
                     raise Overloaded("another change of the same thing takes too long") from None
                 if not _is_passing(error):
                     raise
                 cause = error.orig
         raise Unavailable("the database cannot be reached") from cause
 
-    async def _attempt(
-        self,
-        work: Callable[[AsyncConnection, int], Awaitable[T]],
-        attempt: int,
-        held: list[psycopg.AsyncConnection[Any]],
-        *,
-        commit: bool,
-    ) -> T:
-        """One transaction. ``held`` gets the driver's connection, for ``abandon``."""
-        async with self._engine.connect() as connection:
-            held.append((await connection.get_raw_connection()).driver_connection)  # type: ignore[arg-type]
-            result = await work(connection, attempt)
-            if commit:
-                await connection.commit()
-            return result
+
+async def _driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:
+    """The driver's connection under one of SQLAlchemy's."""
+    return (await connection.get_raw_connection()).driver_connection  # type: ignore[return-value]
 
 
-def abandon(task: asyncio.Task[Any], held: list[psycopg.AsyncConnection[Any]]) -> None:
+def abandon(task: asyncio.Task[Any], held: Held) -> None:
     """Cut a task's connection and let it go; nobody waits for it any more.
 
     Whoever waits at a cut connection hears at once that it is lost, however silent the server is, and ends. It is not

@@ -89,7 +89,7 @@ class Listings:
         """
         conditions = key_conditions(asked)
 
-        async def work(connection: AsyncConnection) -> Listed:
+        async def work(connection: AsyncConnection, _attempt: int) -> Listed:
             await connection.exec_driver_sql(PLANNING)
             chosen = await self._choose(connection, [each.finder for each in conditions if each.finder])
             if isinstance(chosen, Way):
@@ -102,7 +102,7 @@ class Listings:
                 end = Position(rows[-1].create_time, rows[-1].id)
             return Listed(tuple(await keys_of(connection, rows)), end)
 
-        return await self._database.read(work)
+        return await self._database.run(work, commit=False)
 
     async def find_workspace(self, name: str) -> Workspace | None:
         """A workspace; None if there is no such workspace."""
