@@ -5,6 +5,7 @@ open (which of several errors is told, how a capped scope is written) stays open
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
@@ -147,10 +148,10 @@ class Model:
         roles = BUILT_IN_ROLES | self.workspaces[key["workspace"]]["roles"]
         return [*roles.get(key["role"], ()), *key["scopes"]]
 
-    def is_granted(self, key: Thing, scope: str) -> bool:
-        """Whether a key grants a plain scope in effect."""
-        allowed = self.workspaces[key["workspace"]]["allowed_scopes"]
-        return holds(self.grants(key), scope) and (not allowed or holds(allowed, scope))
+    def granted(self, key: Thing, scopes: Iterable[str]) -> set[str]:
+        """Those of some plain scopes that a key grants in effect."""
+        grants, allowed = self.grants(key), self.workspaces[key["workspace"]]["allowed_scopes"]
+        return {each for each in scopes if holds(grants, each) and (not allowed or holds(allowed, each))}
 
     def verdict(self, caller: Thing, asked: Thing) -> tuple[str, Thing | None, Thing | None, list[str]]:
         """The verdict, key and secret if the presentation proves one that the caller may see, and missing scopes."""
@@ -165,7 +166,8 @@ class Model:
         ((key, secret),) = found
         if not self.sees(caller, key["workspace"]):
             return "NOT_FOUND", None, None, []
-        missing = [each for each in dict.fromkeys(asked["required_scopes"]) if not self.is_granted(key, each)]
+        granted = self.granted(key, asked["required_scopes"])
+        missing = [each for each in dict.fromkeys(asked["required_scopes"]) if each not in granted]
         reasons = {
             "WORKSPACE_MISMATCH": asked["workspace"] not in {"", key["workspace"]},
             "ENVIRONMENT_MISMATCH": asked["environment"] not in {0, key["environment"]},

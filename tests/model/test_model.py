@@ -3,12 +3,12 @@
 Whatever the model says must happen does, and nothing else. ``--hypothesis-profile=long`` tries for longer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from keysvc.core.pepper import Peppers
@@ -34,15 +34,17 @@ def world(database_url: str, peppers: Peppers) -> Iterator[World]:
 
 
 @pytest.mark.timeout(1800)  # for the long profile
-def test_keysvc_does_what_the_model_says(world: World) -> None:
+@pytest.mark.parametrize("number", range(5))
+def test_keysvc_does_what_the_model_says(world: World, number: int) -> None:
     """Every answer, verdict, list, revision and audit event is the model's, whoever calls what in whichever order."""
-    machine: Callable[[], Machine] = partial(Machine, world)
+    # Several runs of ten, since Hypothesis does not begin to vary what it has tried, which finds little here, before.
+    machine = seed(number)(partial(Machine, world))
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=settings().max_examples * 2 // 5,
+            max_examples=settings().max_examples // 10,
             stateful_step_count=40,
-            derandomize=True,
+            database=None,
             phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),
         ),
