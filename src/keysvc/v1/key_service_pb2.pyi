@@ -356,7 +356,7 @@ class UpdateRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Any of display_name, owner, metadata, tags, scopes, role, ip_allowlist, expire_time, workspaces. A field that is
-        named and empty is cleared.
+        named and empty is cleared. An expire_time must be in the future, and within the workspace's max_ttl from now.
         """
 
     def __init__(
