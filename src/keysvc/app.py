@@ -183,6 +183,7 @@ async def open_server(storage: Storage) -> AsyncIterator[tuple[Server, Callers]]
         storage.url,
         limit_seconds=storage.limits.change_seconds,
         connections_max=1,
+        readings_max=1,
         application_name="keysvc background",
     )
     totals, sweeper, meter = UsageTotals(background), Sweeper(background), Meter()

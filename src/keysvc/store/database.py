@@ -14,13 +14,14 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
 import structlog
 from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from keysvc.core.errors import Overloaded, Unavailable
 
@@ -96,43 +97,83 @@ class Reachability:
         self._was_reached, self._is_told = True, False
 
 
+class _Lane:
+    """Connections of one kind, and who waits for one to be free.
+
+    Parameters:
+        engine: has a pool of ``connections_max``.
+    """
+
+    def __init__(self, engine: AsyncEngine, connections_max: int) -> None:
+        self.engine = engine
+        self._free = connections_max
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for a connection to be free; raises what ``refuse`` is told."""
+        if self._free:
+            self._free -= 1
+        elif len(self._waiting) < WAITING_MAX:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        else:
+            raise Overloaded("too much work is waiting for the database")
+
+    def leave(self) -> None:
+        """Let the next one have the connection."""
+        if self._waiting:
+            self._waiting.popleft().set_result(None)
+        else:
+            self._free += 1
+
+    def refuse(self, message: str) -> None:
+        """Tell all who wait that the database cannot be reached."""
+        while self._waiting:
+            self._waiting.popleft().set_exception(Unavailable(message))
+
+
 class Database:
-    """A pool of connections for everything but the look-ups of Verify.
+    """Connections for everything but the look-ups of Verify: some for transactions, and some for single reads.
 
     Parameters:
         url: whatever libpq takes: ``postgresql://…``.
         limit_seconds: how long one piece of work may take.
-        connections_max: how many pieces of work there may be at once.
+        connections_max: how many transactions there may be at once.
+        readings_max: how many single reads there may be at once.
         application_name: what operators see in ``pg_stat_activity``.
     """
 
     def __init__(
-        self, url: str, *, limit_seconds: float, connections_max: int = 5, application_name: str = "keysvc"
+        self,
+        url: str,
+        *,
+        limit_seconds: float,
+        connections_max: int = 4,
+        readings_max: int = 2,
+        application_name: str = "keysvc",
     ) -> None:
         self._limit_seconds = limit_seconds
-        self._free = connections_max
-        self._waiting: deque[asyncio.Future[None]] = deque()
         self._reachability = Reachability(application_name)
 
         async def connect() -> psycopg.AsyncConnection[Any]:
             return await psycopg.AsyncConnection.connect(url, **connect_arguments(application_name, limit_seconds))
 
-        self._engine = create_async_engine(
-            "postgresql+psycopg://",
-            async_creator=connect,
-            pool_size=connections_max,
-            max_overflow=0,
-            hide_parameters=True,
+        create = partial(
+            create_async_engine, "postgresql+psycopg://", async_creator=connect, max_overflow=0, hide_parameters=True
         )
-        # On the same connections, without the round trips of a transaction.
-        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._transactions = _Lane(create(pool_size=connections_max), connections_max)
+        # Always without a transaction: to begin and end one, or to change between the two, takes as long as the read.
+        reading = create(pool_size=readings_max, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        self._readings = _Lane(reading, readings_max)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
         """Let what is under way finish, then close all connections."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._limit_seconds)
-        await self._engine.dispose()
+        await self._transactions.engine.dispose()
+        await self._readings.engine.dispose()
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run ``work`` that only reads, each statement by itself; again on another connection if one is lost.
@@ -143,11 +184,11 @@ class Database:
         """
 
         async def attempt(_number: int, held: Held) -> T:
-            async with self._reading.connect() as connection:
+            async with self._readings.engine.connect() as connection:
                 held.append(await _driver(connection))
                 return await work(connection)
 
-        return await asyncio.shield(self._spawn(self._in_turn(attempt)))
+        return await asyncio.shield(self._spawn(self._in_turn(self._readings, attempt)))
 
     async def run(self, work: Callable[[AsyncConnection, int], Awaitable[T]], *, commit: bool) -> T:
         """Run ``work`` in a transaction, shielded: the cancellation of an RPC does not stop what has begun.
@@ -165,40 +206,29 @@ class Database:
         """
 
         async def attempt(number: int, held: Held) -> T:
-            async with self._engine.connect() as connection:
+            async with self._transactions.engine.connect() as connection:
                 held.append(await _driver(connection))
                 result = await work(connection, number)
                 if commit:
                     await connection.commit()
                 return result
 
-        return await asyncio.shield(self._spawn(self._in_turn(attempt)))
+        return await asyncio.shield(self._spawn(self._in_turn(self._transactions, attempt)))
 
-    async def _in_turn(self, attempt: Callable[[int, Held], Coroutine[Any, Any, T]]) -> T:
+    async def _in_turn(self, lane: _Lane, attempt: Callable[[int, Held], Coroutine[Any, Any, T]]) -> T:
         """Wait for a connection to be free, and use it."""
-        if self._free:
-            self._free -= 1
-        elif len(self._waiting) < WAITING_MAX:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        else:
-            raise Overloaded("too much work is waiting for the database")
+        await lane.enter()
         try:
             result = await self._attempts(attempt)
         except Unavailable as error:
             self._reachability.lost(error.__cause__)
-            while self._waiting:
-                self._waiting.popleft().set_exception(Unavailable(error.message))
+            lane.refuse(error.message)
             raise
         else:
             self._reachability.found()
             return result
         finally:
-            if self._waiting:
-                self._waiting.popleft().set_result(None)
-            else:
-                self._free += 1
+            lane.leave()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task that is kept until it ends, whoever still waits for it."""
