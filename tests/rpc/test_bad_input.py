@@ -166,6 +166,14 @@ async def test_the_scopes_that_a_batch_requires_are_bounded_together(operator: C
     assert set(refused.value.violations) == {"requests"}
 
 
+@pytest.mark.parametrize("turned", ["a\u202eb", "\u2066a", "a\u200f"])
+async def test_text_that_looks_like_another_is_refused(operator: Client, turned: str) -> None:
+    """Characters that turn the direction of text would let an owner look like somebody else."""
+    with pytest.raises(Refused) as refused:
+        await operator.create(display_name=turned, owner=turned)
+    assert set(refused.value.violations) == {"display_name", "owner"}
+
+
 async def test_a_hint_prefix_of_nothing_is_no_filter_that_lists_all(operator: Client) -> None:
     """What people copy ends with …; without anything before it it was meant otherwise."""
     with pytest.raises(Refused) as refused:

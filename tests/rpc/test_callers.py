@@ -2,6 +2,7 @@
 
 import asyncio
 
+import grpc
 import psycopg
 import pytest
 from google.protobuf.message_factory import GetMessageClass
@@ -290,3 +291,13 @@ async def test_an_operator_is_found_behind_many_other_callers(deployment: Deploy
         connection.execute("UPDATE key SET suspended = true WHERE id = %s", [own])
     assert not await reading.has_operator()
     await database.close()
+
+
+async def test_two_authorizations_are_none(deployment: Deployment) -> None:
+    """Whichever comes last: a call has one caller."""
+    operator = await deployment.client()
+    for keys in ((deployment.operator_key, "no key"), ("no key", deployment.operator_key)):
+        metadata = [("authorization", f"Bearer {key}") for key in keys]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await operator.keys.List(key_service_pb2.ListRequest(), metadata=metadata)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

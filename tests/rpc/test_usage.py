@@ -180,6 +180,8 @@ async def test_what_proves_no_key_is_counted_for_nobody(deployment: Deployment, 
     assert not (await query(limited)).buckets
     assert (await refusal(query(limited, key_id=foreign.key.id))).code.name == "NOT_FOUND"
     assert (await refusal(query(limited, workspace="acme-corp/support"))).code.name == "NOT_FOUND"
+    elsewhere = query(operator, key_id=foreign.key.id, workspace=WORKSPACE)
+    assert (await refusal(elsewhere)).code.name == "NOT_FOUND", "never used is something else"
 
 
 async def test_callers_keys_are_counted_too(deployment: Deployment, operator: Client) -> None:

@@ -359,3 +359,12 @@ def test_a_killed_server_starts_again_at_the_same_address(data_dir: Path) -> Non
     assert ask(url, "SELECT answer FROM kept") == 42
     database.stop()
     assert not database.is_dead
+
+
+def test_a_folder_of_other_files_is_left_alone(data_dir: Path) -> None:
+    """A slip in --data-dir does not put a database, and its pepper, among somebody's files."""
+    data_dir.mkdir()
+    (data_dir / "thesis.tex").touch()
+    with pytest.raises(EmbeddedError, match="has files that are not keysvc's"):
+        EmbeddedPostgres.start(data_dir)
+    assert [path.name for path in data_dir.iterdir()] == ["thesis.tex"]

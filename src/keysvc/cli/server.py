@@ -159,7 +159,10 @@ def bootstrap(
         tls_callers,
         allow_plaintext=allow_plaintext,
     )
+    is_new = settings.database_url is None and not (settings.folder / "cluster").exists()
     operator_key = _run(interruptible(app.bootstrap(settings, another=another)))
+    if is_new:
+        typer.echo(f"There was no database in {settings.folder}: made a new one.", err=True)
     if operator_key is None:
         typer.echo("There is an operator key already; --another creates one more.", err=True)
         raise typer.Exit(ExitCode.REFUSED)

@@ -9,7 +9,7 @@ chain of interceptors is the slowest way to do four things on each call.
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from keysvc.core.address import Address, parse_address
-from keysvc.core.errors import InvalidArgument, KeysvcError, NotBuilt, PermissionDenied
+from keysvc.core.errors import InvalidArgument, KeysvcError, NotBuilt, PermissionDenied, Unauthenticated
 from keysvc.core.keystring import is_key_string_in
 from keysvc.core.permission import Permission
 from keysvc.rpc.permissions import PERMISSIONS
@@ -83,7 +83,8 @@ class Door:
 
         async def serve(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
             started = time.monotonic()
-            metadata = dict(context.invocation_metadata() or ())
+            sent = context.invocation_metadata() or ()
+            metadata = dict(sent)
             request_id = _request_id(metadata.get("x-request-id"))
             trailer = ("x-request-id", request_id)
             address = peer_address(context.peer())
@@ -91,6 +92,8 @@ class Door:
             with structlog.contextvars.bound_contextvars(request_id=request_id):
                 try:
                     if "authorization" in metadata:
+                        if len(metadata) < len(sent):
+                            _check_one_authorization(sent)
                         caller = await self._callers.authenticate(_text(metadata["authorization"]), address)
                     else:
                         caller = self._callers.identify(peer_certificate(context))
@@ -131,6 +134,12 @@ def _not_built(name: str) -> Handler:
         raise NotBuilt(f"{name} is not built yet")
 
     return refuse
+
+
+def _check_one_authorization(metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Raise ``Unauthenticated`` for a call that names several callers."""
+    if [name for name, _ in metadata].count("authorization") > 1:
+        raise Unauthenticated("there must not be more than one authorization in the metadata")
 
 
 def _text(value: str | bytes | None) -> str | None:

@@ -20,7 +20,10 @@ from keysvc.core.workspace import TTL_MAX
 T = TypeVar("T")
 U = TypeVar("U")
 
-_CONTROL_CHARACTERS = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
+_CONTROL_CHARACTERS = frozenset(
+    # Those that turn the direction of text too: what follows would not be what it looks like.
+    map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+)
 
 
 class Fields:

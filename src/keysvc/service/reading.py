@@ -160,7 +160,9 @@ class Reading:
         after = self._position(call, page, Counter.parse)
         asked = replace(asked, workspaces=await self._visible(call, workspace))
         if asked.key_id is not None:
-            await self.get_key(call, asked.key_id)
+            key = await self.get_key(call, asked.key_id)
+            if workspace not in {None, key.workspace}:
+                raise key_not_found(key.id)
         read, usage_time = await self._totals.list_totals(asked, after, page.size + 1)
         totals = read[: page.size]
         end = totals[-1][0] if len(totals) < len(read) else None

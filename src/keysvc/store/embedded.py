@@ -199,11 +199,18 @@ def ensure_database(url: str) -> None:
             connection.execute("CREATE DATABASE keysvc OWNER keysvc")
 
 
+_OURS: Final = frozenset({"owner.lock", "cluster"})
+"""What every folder of ours has, from its first moment on."""
+
+
 def _make_folder(data_dir: Path) -> None:
     """Make the folder for us alone; as root others may pass through without looking: PostgreSQL's user has to."""
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700)
+    found = [path.name for path in data_dir.iterdir()]
+    if found and _OURS.isdisjoint(found):
+        raise EmbeddedError(f"{data_dir} has files that are not keysvc's: give it a folder of its own with --data-dir")
 
 
 def _take_lock(data_dir: Path) -> int | None:

@@ -35,13 +35,13 @@ class KeyServiceStub(object):
     workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
     is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
-    Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
-    RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
+    Every error but those of gRPC itself (a message above 1 MiB, an unknown method) carries google.rpc.Status details:
+    ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once, RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
     permission), UNAVAILABLE (the database cannot be reached: retry after RetryInfo; of a change it is then unknown whether
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
-    A call may carry metadata `x-request-id`, 1 to 128 printable characters: it is written to logs and audit events and
-    sent back; without it the server makes one.
+    A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
+    and sent back; without it, or if it is anything else, the server makes one.
     """
 
     def __init__(self, channel):
@@ -130,13 +130,13 @@ class KeyServiceServicer(object):
     workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
     is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
-    Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
-    RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
+    Every error but those of gRPC itself (a message above 1 MiB, an unknown method) carries google.rpc.Status details:
+    ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once, RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
     permission), UNAVAILABLE (the database cannot be reached: retry after RetryInfo; of a change it is then unknown whether
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
-    A call may carry metadata `x-request-id`, 1 to 128 printable characters: it is written to logs and audit events and
-    sent back; without it the server makes one.
+    A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
+    and sent back; without it, or if it is anything else, the server makes one.
     """
 
     def Create(self, request, context):
@@ -248,7 +248,7 @@ class KeyServiceServicer(object):
     def RecordUsage(self, request, context):
         """Records what was done with keys, durable before the answer. A source numbers its batches 1, 2, 3 …; each is counted
         once, however often it is sent and whichever server gets it. A record that can never be kept is told in `failures`,
-        and does not hold up the others.
+        and does not hold up the others: look at them, a batch without a good record is OK too and uses up its number.
         Kept so far: outcomes and units, as totals of each secret. Resource, status, address and time are checked, and will
         be kept with the time series that are not built yet.
         Permission `usage.write`. Safe to retry: send the same batch again until it is answered.
@@ -364,13 +364,13 @@ class KeyService(object):
     workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
     is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
-    Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
-    RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
+    Every error but those of gRPC itself (a message above 1 MiB, an unknown method) carries google.rpc.Status details:
+    ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once, RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
     permission), UNAVAILABLE (the database cannot be reached: retry after RetryInfo; of a change it is then unknown whether
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
-    A call may carry metadata `x-request-id`, 1 to 128 printable characters: it is written to logs and audit events and
-    sent back; without it the server makes one.
+    A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
+    and sent back; without it, or if it is anything else, the server makes one.
     """
 
     @staticmethod

@@ -36,13 +36,13 @@ class KeyServiceStub:
     workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
     is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
-    Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
-    RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
+    Every error but those of gRPC itself (a message above 1 MiB, an unknown method) carries google.rpc.Status details:
+    ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once, RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
     permission), UNAVAILABLE (the database cannot be reached: retry after RetryInfo; of a change it is then unknown whether
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
-    A call may carry metadata `x-request-id`, 1 to 128 printable characters: it is written to logs and audit events and
-    sent back; without it the server makes one.
+    A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
+    and sent back; without it, or if it is anything else, the server makes one.
     """
 
     @_typing.overload
@@ -114,7 +114,7 @@ class KeyServiceStub:
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.RecordUsageRequest, _usage_pb2.RecordUsageResponse]
     """Records what was done with keys, durable before the answer. A source numbers its batches 1, 2, 3 …; each is counted
     once, however often it is sent and whichever server gets it. A record that can never be kept is told in `failures`,
-    and does not hold up the others.
+    and does not hold up the others: look at them, a batch without a good record is OK too and uses up its number.
     Kept so far: outcomes and units, as totals of each secret. Resource, status, address and time are checked, and will
     be kept with the time series that are not built yet.
     Permission `usage.write`. Safe to retry: send the same batch again until it is answered.
@@ -139,13 +139,13 @@ class KeyServiceAsyncStub(KeyServiceStub):
     workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
     is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
-    Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
-    RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
+    Every error but those of gRPC itself (a message above 1 MiB, an unknown method) carries google.rpc.Status details:
+    ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once, RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
     permission), UNAVAILABLE (the database cannot be reached: retry after RetryInfo; of a change it is then unknown whether
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
-    A call may carry metadata `x-request-id`, 1 to 128 printable characters: it is written to logs and audit events and
-    sent back; without it the server makes one.
+    A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
+    and sent back; without it, or if it is anything else, the server makes one.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -214,7 +214,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     RecordUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.RecordUsageRequest, _usage_pb2.RecordUsageResponse]  # type: ignore[assignment]
     """Records what was done with keys, durable before the answer. A source numbers its batches 1, 2, 3 …; each is counted
     once, however often it is sent and whichever server gets it. A record that can never be kept is told in `failures`,
-    and does not hold up the others.
+    and does not hold up the others: look at them, a batch without a good record is OK too and uses up its number.
     Kept so far: outcomes and units, as totals of each secret. Resource, status, address and time are checked, and will
     be kept with the time series that are not built yet.
     Permission `usage.write`. Safe to retry: send the same batch again until it is answered.
@@ -238,13 +238,13 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     workspaces (Key.workspaces) gets NOT_FOUND for keys of every other one, existing or not. A call without that metadata
     is made as the name of the client's certificate, where the operators of the server gave permissions to one.
 
-    Every error carries google.rpc.Status details: ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once,
-    RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
+    Every error but those of gRPC itself (a message above 1 MiB, an unknown method) carries google.rpc.Status details:
+    ErrorInfo (domain `keysvc`), BadRequest naming every bad field at once, RetryInfo where waiting helps. Common to all RPCs: UNAUTHENTICATED (no caller), PERMISSION_DENIED (caller lacks the
     permission), UNAVAILABLE (the database cannot be reached: retry after RetryInfo; of a change it is then unknown whether
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
-    A call may carry metadata `x-request-id`, 1 to 128 printable characters: it is written to logs and audit events and
-    sent back; without it the server makes one.
+    A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
+    and sent back; without it, or if it is anything else, the server makes one.
     """
 
     @_abc_1.abstractmethod
@@ -383,7 +383,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_usage_pb2.RecordUsageResponse, _abc.Awaitable[_usage_pb2.RecordUsageResponse]]:
         """Records what was done with keys, durable before the answer. A source numbers its batches 1, 2, 3 …; each is counted
         once, however often it is sent and whichever server gets it. A record that can never be kept is told in `failures`,
-        and does not hold up the others.
+        and does not hold up the others: look at them, a batch without a good record is OK too and uses up its number.
         Kept so far: outcomes and units, as totals of each secret. Resource, status, address and time are checked, and will
         be kept with the time series that are not built yet.
         Permission `usage.write`. Safe to retry: send the same batch again until it is answered.

@@ -196,8 +196,8 @@ class VerifyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     key_string: _builtins.str
-    """What the end user presented, whole. Whatever it is, it gets a verdict: text that is no key string, empty or endless
-    text too, is MALFORMED. Never logged, never sent to the database.
+    """What the end user presented, whole. Whatever it is, it gets a verdict: text that is no key string, empty or very long
+    text too, is MALFORMED; only messages above 1 MiB are refused. Never logged, never sent to the database.
     """
     workspace: _builtins.str
     """The workspace that the request is for; a key of another one is WORKSPACE_MISMATCH. Empty: the key's own."""
