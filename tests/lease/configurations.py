@@ -1,0 +1,68 @@
+"""What is explored together, and where each mistake is found.
+
+Everything together has too many states. What a configuration leaves out does not happen in it at all.
+"""
+
+from typing import Final
+
+from tests.lease.model import Configuration, Feature, Mistake
+
+_MEMBERS: Final = {
+    *(Feature.JOINING, Feature.CRASHES, Feature.REJOINING, Feature.COLLECTOR, Feature.LATE_RENEWALS),
+}
+
+
+def _one(name: str, *features: Feature, client: bool = False, lease: int = 2) -> Configuration:
+    return Configuration(name, (lease,), client, frozenset(features))
+
+
+def _two(name: str, *features: Feature, client: bool = False, leases: tuple[int, int] = (2, 2)) -> Configuration:
+    return Configuration(name, leases, client, frozenset(features))
+
+
+LOOK_UPS: Final = _one("a holder", Feature.SLOW_LOOK_UPS, Feature.REFUSALS, Feature.LOST_COMMITS)
+MEMBERS: Final = _one("a member that comes and goes", Feature.SLOW_LOOK_UPS, Feature.REFUSALS, *_MEMBERS)
+RESTARTS: Final = _one("restarts of the database", Feature.JOINING, Feature.COLLECTOR, Feature.RESTARTS)
+OVERLAP: Final = _one("overlapping changes", Feature.SLOW_LOOK_UPS, Feature.JOINING, Feature.OVERLAP)
+TWO: Final = _two("two holders", Feature.SLOW_LOOK_UPS, Feature.REFUSALS, Feature.JOINING)
+SWEEPER: Final = _two("two holders and a sweeper", Feature.REFUSALS, Feature.AGAIN)
+LEASES: Final = _two("leases of two lengths", Feature.CRASHES, Feature.COLLECTOR, leases=(1, 2))
+PROMOTION: Final = _two("a promotion", Feature.JOINING, Feature.PROMOTION, leases=(1, 2))
+CLIENT: Final = _one("a client", Feature.CLOSING, client=True)
+CLIENT_OF_MEMBER: Final = _one("a client of a member", Feature.JOINING, Feature.REJOINING, Feature.CLOSING, client=True)
+CLIENT_OF_DEAD: Final = _one("a client of one that dies", Feature.CRASHES, Feature.COLLECTOR, client=True)
+MOVING: Final = _two("a client that moves", client=True)
+
+USUAL: Final = (
+    *(LOOK_UPS, MEMBERS, RESTARTS, OVERLAP, TWO, SWEEPER, LEASES, PROMOTION),
+    *(CLIENT, CLIENT_OF_MEMBER, CLIENT_OF_DEAD, MOVING),
+)
+"""Those of every run of the tests."""
+
+FOUND: Final = {
+    LOOK_UPS: (
+        *(Mistake.READ_JOINED, Mistake.JOINED_WITHOUT_LEASE, Mistake.FILL_UNCHECKED, Mistake.DEADLINE_FROM_RECEIPT),
+        *(Mistake.EXTENDED_BEFORE_APPLIED, Mistake.ACKNOWLEDGED_UNAPPLIED, Mistake.WAIT_TOO_SHORT),
+        *(Mistake.TIMER_FROM_SENDING, Mistake.LOST_COMMIT_READ_BACK, Mistake.LOST_COMMIT_ASSUMED),
+        *(Mistake.FINAL_AT_ONCE, Mistake.MARKED_EARLY),
+    ),
+    MEMBERS: (
+        *(Mistake.LEASE_BEFORE_ROW, Mistake.MEMORY_SURVIVES_JOIN, Mistake.ROW_DELETED_FIRST, Mistake.FETCH_EXTENDS),
+        *(Mistake.NO_ROW_IGNORED, Mistake.COLLECTED_EARLY, Mistake.COLLECTED_UNCHECKED, Mistake.MEMBERS_BEFORE_COMMIT),
+    ),
+    RESTARTS: (Mistake.JOIN_NOT_DURABLE, Mistake.RENEWAL_NOT_DURABLE),
+    SWEEPER: (Mistake.REVOKING_REMEMBERED,),
+    LEASES: (Mistake.ONE_AGE_FOR_ALL, Mistake.WAIT_OF_ONE),
+    PROMOTION: (Mistake.PROMOTION_IGNORED, Mistake.TIMER_BY_ROWS_LEFT),
+    CLIENT: (
+        *(Mistake.PUSH_AS_LEASE, Mistake.OVER_CLIENTS, Mistake.CLIENT_FILL_UNCHECKED, Mistake.CLIENT_READ_JOINED),
+        *(Mistake.GRANTED_TOO_LONG, Mistake.GRANTED_WITHOUT_LEASE),
+    ),
+    CLIENT_OF_MEMBER: (
+        *(Mistake.REJOINED_OVER_CLIENTS, Mistake.LEFT_UNDER_CLIENTS),
+        *(Mistake.CLOSED_WITH_LEASE, Mistake.CLOSED_WITH_RENEWAL),
+    ),
+    CLIENT_OF_DEAD: (Mistake.REAPED_UNDER_CLIENTS,),
+    MOVING: (Mistake.CLIENT_GOES_BACK,),
+}
+"""Where each mistake is found: the first configuration that has what it takes."""
