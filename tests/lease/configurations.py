@@ -39,6 +39,12 @@ USUAL: Final = (
 )
 """Those of every run of the tests."""
 
+MORE: Final = (
+    _two("two holders that come and go", Feature.JOINING, Feature.REJOINING, Feature.SLOW_LOOK_UPS),
+    _two("two holders, lease 3", Feature.SLOW_LOOK_UPS, Feature.JOINING, leases=(3, 3)),
+)
+"""Those of `make model`, besides: longer leases, and more that happens together."""
+
 FOUND: Final = {
     LOOK_UPS: (
         *(Mistake.READ_JOINED, Mistake.JOINED_WITHOUT_LEASE, Mistake.FILL_UNCHECKED, Mistake.DEADLINE_FROM_RECEIPT),
@@ -56,7 +62,7 @@ FOUND: Final = {
     PROMOTION: (Mistake.PROMOTION_IGNORED, Mistake.TIMER_BY_ROWS_LEFT),
     CLIENT: (
         *(Mistake.PUSH_AS_LEASE, Mistake.OVER_CLIENTS, Mistake.CLIENT_FILL_UNCHECKED, Mistake.CLIENT_READ_JOINED),
-        *(Mistake.GRANTED_TOO_LONG, Mistake.GRANTED_WITHOUT_LEASE),
+        *(Mistake.GRANTED_TOO_LONG, Mistake.GRANTED_WITHOUT_LEASE, Mistake.ANSWERED_IS_APPLIED),
     ),
     CLIENT_OF_MEMBER: (
         *(Mistake.REJOINED_OVER_CLIENTS, Mistake.LEFT_UNDER_CLIENTS),

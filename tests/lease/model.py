@@ -69,6 +69,7 @@ class Mistake(Enum):
     # of clients
     PUSH_AS_LEASE = "a client counts its lease from the answer"
     OVER_CLIENTS = "a holder acknowledges what its clients have not"
+    ANSWERED_IS_APPLIED = "a holder takes what it has answered to a client for what the client has applied"
     REJOINED_OVER_CLIENTS = "the row of a rejoin acknowledges what the clients have not, instead of the old row"
     CLIENT_FILL_UNCHECKED = "a client remembers an answer whatever its revision"
     CLIENT_READ_JOINED = "a Verify in a client joins any call that is in flight"
@@ -598,14 +599,12 @@ class Protocol:
                 joining = holder._replace(membership=Membership.JOINING, joining=(world.revision, acknowledges))
                 yield "'s joining transaction has its snapshot", joining
             case Membership.JOINING:
-                old = holder.old
-                replaces = holder.bound == 0 or self._mistake is Mistake.REJOINED_OVER_CLIENTS
-                if old and old.known:
-                    old = None if replaces else old._replace(known=False)
-                yield (
-                    "'s joining transaction commits",
-                    holder._replace(membership=Membership.INSERTED, row=Row(holder.joining[1]), old=old),
-                )
+                inserted = holder._replace(membership=Membership.INSERTED, row=Row(holder.joining[1]))
+                if holder.old and holder.old.known:
+                    # The new row acknowledges no more than the client has, so the old one may go, and may stay.
+                    yield "'s joining transaction commits, and replaces its old row", inserted._replace(old=None)
+                    inserted = inserted._replace(old=holder.old._replace(known=False))
+                yield "'s joining transaction commits", inserted
             case Membership.INSERTED if self._mistake is Mistake.LEASE_BEFORE_ROW:
                 joined = holder._replace(membership=Membership.MEMBER, row=Row(holder.joining[1]), joining=(0, 0))
                 yield "'s row is there", joined
@@ -774,6 +773,8 @@ class Protocol:
             grants = holder.length
         if isinstance(client.renewal, Sent) and grants:
             age, reported = client.renewal
+            if self._mistake is Mistake.ANSWERED_IS_APPLIED:
+                reported = max(reported, holder.applied)
             yield (
                 "answers the renewal of the client",
                 client._replace(renewal=Answered(age, holder.applied, grants)),
