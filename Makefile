@@ -38,12 +38,15 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 ##@ Change
 
-.PHONY: test test-killed bench format proto lock upgrade release-protos grpcurl clean
+.PHONY: test test-killed model bench format proto lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 test-killed: .venv/dev.stamp ## Kill a server under load, ROUNDS times (SEED=… to repeat what an earlier run told)
 	@$(BIN)/python -m pytest -n $(WORKERS) -raP tests/process/test_killed.py --rounds=$(ROUNDS) $(SEED:%=--seed=%)
+
+model: .venv/dev.stamp ## Explore the lease protocol in larger configurations than the tests do; takes minutes
+	@$(BIN)/python -m tests.lease
 
 bench: .venv/dev.stamp ## Measure with 1 000 000 keys in a PostgreSQL of its own (BENCH='--keys 100000' …; --help)
 	@$(BIN)/python -m bench $(BENCH)
