@@ -40,8 +40,15 @@ USUAL: Final = (
 """Those of every run of the tests."""
 
 MORE: Final = (
-    _two("two holders that come and go", Feature.JOINING, Feature.REJOINING, Feature.SLOW_LOOK_UPS),
+    _one("a member, lease 3", Feature.SLOW_LOOK_UPS, Feature.REFUSALS, Feature.AGAIN, *_MEMBERS, lease=3),
     _two("two holders, lease 3", Feature.SLOW_LOOK_UPS, Feature.JOINING, leases=(3, 3)),
+    _two("two holders, overlapping changes", Feature.OVERLAP),
+    _one("a client and slow look-ups", *(Feature.JOINING, Feature.SLOW_LOOK_UPS, Feature.REFUSALS), client=True),
+    _one("a client, lease 3", *(Feature.JOINING, Feature.REJOINING, Feature.CLOSING), client=True, lease=3),
+    _one("a client and all of a member", *(_MEMBERS - {Feature.LATE_RENEWALS}), Feature.CLOSING, client=True),
+    _one("a client and a promotion", *(Feature.JOINING, Feature.REJOINING, Feature.PROMOTION), client=True),
+    _one("a client and overlapping changes", *(Feature.JOINING, Feature.OVERLAP), client=True),
+    _two("a client that moves and closes", Feature.CLOSING, client=True),
 )
 """Those of `make model`, besides: longer leases, and more that happens together."""
 
@@ -57,7 +64,7 @@ FOUND: Final = {
         *(Mistake.NO_ROW_IGNORED, Mistake.COLLECTED_EARLY, Mistake.COLLECTED_UNCHECKED, Mistake.MEMBERS_BEFORE_COMMIT),
     ),
     RESTARTS: (Mistake.JOIN_NOT_DURABLE, Mistake.RENEWAL_NOT_DURABLE),
-    SWEEPER: (Mistake.REVOKING_REMEMBERED,),
+    SWEEPER: (Mistake.REVOKING_REMEMBERED, Mistake.REPEAT_AT_ONCE),
     LEASES: (Mistake.ONE_AGE_FOR_ALL, Mistake.WAIT_OF_ONE),
     PROMOTION: (Mistake.PROMOTION_IGNORED, Mistake.TIMER_BY_ROWS_LEFT),
     CLIENT: (

@@ -62,6 +62,7 @@ class Mistake(Enum):
     LOST_COMMIT_ASSUMED = "a lost commit is taken for made"
     PROMOTION_IGNORED = "right after a promotion, rows that are not there count as members that are not there"
     TIMER_BY_ROWS_LEFT = "after a promotion the timer goes by the rows that are left"
+    REPEAT_AT_ONCE = "a repeated Revoke finds the key revoked, and returns without a barrier"
     # of what is said
     FINAL_AT_ONCE = "a key is said to be REVOKED as soon as the change is visible"
     REVOKING_REMEMBERED = "REVOKING is remembered, as if it were final"
@@ -70,7 +71,7 @@ class Mistake(Enum):
     PUSH_AS_LEASE = "a client counts its lease from the answer"
     OVER_CLIENTS = "a holder acknowledges what its clients have not"
     ANSWERED_IS_APPLIED = "a holder takes what it has answered to a client for what the client has applied"
-    REJOINED_OVER_CLIENTS = "the row of a rejoin acknowledges what the clients have not, instead of the old row"
+    REJOINED_OVER_CLIENTS = "a new row acknowledges what the clients have not, and replaces the old one"
     CLIENT_FILL_UNCHECKED = "a client remembers an answer whatever its revision"
     CLIENT_READ_JOINED = "a Verify in a client joins any call that is in flight"
     CLIENT_GOES_BACK = "a client takes over a lower revision"
@@ -366,8 +367,9 @@ class Protocol:
         """Each with the revision of the database after it."""
         now = world.revision
         if number and self._is_revocation:
-            if change.phase is Phase.IDLE and world.final:
-                yield "finds the revocation final, and returns", now, Change(Phase.RETURNED, now)
+            may_return = world.final or (now and self._mistake is Mistake.REPEAT_AT_ONCE)
+            if change.phase is Phase.IDLE and may_return:
+                yield "finds the key revoked, and returns", now, Change(Phase.RETURNED, now)
             elif change.phase is Phase.IDLE and now:
                 yield "finds the revocation, and begins its own barrier", now, Change(Phase.BARRIER, now)
             return

@@ -28,7 +28,7 @@ FLOORS = {
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("configuration", USUAL, ids=lambda each: each.name)
 def test_the_protocol_is_safe_in_all_states(configuration: Configuration) -> None:
-    """(S) and (A) are true in every state that can be reached, and all of them were visited."""
+    """(S), (A) and (E) are true in every state that can be reached, and all of them were visited."""
     found = Explorer(configuration).explore()
     assert found.wrong is None, found.trace
     assert found.states > FLOORS[configuration.name]
