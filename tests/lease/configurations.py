@@ -40,7 +40,7 @@ USUAL: Final = (
 """Those of every run of the tests."""
 
 MORE: Final = (
-    _one("a member, lease 3", Feature.SLOW_LOOK_UPS, Feature.REFUSALS, Feature.AGAIN, *_MEMBERS, lease=3),
+    _one("a member, lease 3", Feature.SLOW_LOOK_UPS, *(_MEMBERS - {Feature.LATE_RENEWALS}), lease=3),
     _two("two holders, lease 3", Feature.SLOW_LOOK_UPS, Feature.JOINING, leases=(3, 3)),
     _two("two holders, overlapping changes", Feature.OVERLAP),
     _one("a client and slow look-ups", *(Feature.JOINING, Feature.SLOW_LOOK_UPS, Feature.REFUSALS), client=True),
