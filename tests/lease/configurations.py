@@ -49,6 +49,7 @@ MORE: Final = (
     _one("a client and a promotion", *(Feature.JOINING, Feature.REJOINING, Feature.PROMOTION), client=True),
     _one("a client and overlapping changes", *(Feature.JOINING, Feature.OVERLAP), client=True),
     _two("a client that moves and closes", Feature.CLOSING, client=True),
+    _two("a client that moves, members that come and go", Feature.JOINING, client=True),
 )
 """Those of `make model`, besides: longer leases, and more that happens together."""
 
