@@ -186,14 +186,15 @@ async def test_what_is_lost_at_the_end_is_told(metering: Metering, meter: Meter,
 
 
 async def test_a_dead_server_is_forgotten(totals: Weak, database_url: str) -> None:
-    """One that ended without saying so an hour ago; a caller's source of the same age stays."""
+    """One that ended without saying so a month ago; a caller's source, and who was only cut off, stay."""
     counter = Counter("acme-corp/sales", KEY_ID, "secret", Verdict.VALID)
     for source_id, as_of in (("server/1", await totals.read_clock()), ("caller", None)):
         await totals.add(Batch(source_id, SERVER_OWNER, 1, b"", {counter: Tally(verify_count=1)}, as_of))
-    await totals.forget_dead_servers()
-    assert source(database_url) is not None
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE usage_source SET update_time = update_time - interval '1 hour'")
+        connection.execute("UPDATE usage_source SET update_time = update_time - interval '29 days'")
+        await totals.forget_dead_servers()
+        assert source(database_url) is not None
+        connection.execute("UPDATE usage_source SET update_time = update_time - interval '1 day'")
         await totals.forget_dead_servers()
         assert connection.execute("SELECT id FROM usage_source").fetchall() == [("caller",)]
     assert await counted(totals) == {"secret": 2}

@@ -21,7 +21,8 @@ from keysvc.store.schema import key, key_activity, secret, usage_source, usage_t
 TOTAL_MAX: Final = 2**63 - 1
 """Where units stop growing: callers choose how large they are."""
 
-DEAD_SERVER: Final = timedelta(hours=1)
+DEAD_SERVER: Final = timedelta(days=30)
+"""Longer than any outage: a server that was cut off still has counts to write afterwards, under its next number."""
 
 _AMOUNTS: Final = ("verify_count", "success_count", "failure_count", "units")
 _IDENTITY: Final = (usage_total.c.workspace, usage_total.c.key_id, usage_total.c.secret_id, usage_total.c.verdict)
