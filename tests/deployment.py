@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from keysvc.app import bootstrap, open_server, open_tls
 from keysvc.core.pepper import Peppers
+from keysvc.lease.terms import Terms
 from keysvc.settings import Settings
 from keysvc.storage import Limits, open_storage
 from keysvc.v1 import key_pb2, key_service_pb2, receipt_pb2, verify_pb2, workspace_service_pb2
@@ -22,6 +23,7 @@ from keysvc.v1.usage_service_pb2_grpc import UsageServiceStub
 from keysvc.v1.workspace_service_pb2_grpc import WorkspaceServiceStub
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Any)
 
 WORKSPACE = "acme-corp/sales"
 
@@ -163,26 +165,27 @@ class Deployment:
         self.operator_key = operator_key
 
     @classmethod
-    async def open(
+    async def open(  # noqa: PLR0913, PLR0917 (all that tests choose)
         cls,
         stack: AsyncExitStack,
         database_url: str,
         peppers: Peppers,
         operator_key: str | None = None,
         limits: Limits = PATIENT,
+        terms: Terms = Terms(),
         **tls: Path,
     ) -> Self:
         """Start a server; ``stack`` stops it. Without an operator key one is created.
 
         ``tls`` are files as in ``Settings``.
         """
-        settings = Settings(database_url=database_url, peppers=peppers, listen="127.0.0.1:0", **tls)
+        settings = Settings(database_url=database_url, peppers=peppers, listen="127.0.0.1:0", terms=terms, **tls)
         if operator_key is None:
             created = await bootstrap(settings, another=False)
             assert created is not None
             operator_key = created.reveal()
         storage = await stack.enter_async_context(open_storage(settings, limits=limits))
-        server, callers = await stack.enter_async_context(open_server(storage))
+        server, callers = await stack.enter_async_context(open_server(storage, settings))
         port = await server.start(settings.listen, await stack.enter_async_context(open_tls(settings, callers)))
         return cls(stack, settings, f"127.0.0.1:{port}", operator_key)
 
@@ -215,6 +218,12 @@ async def eventually(check: Callable[[], Awaitable[T]], seconds: float = 20) -> 
         while not (answer := await check()):  # noqa: ASYNC110 (a server cannot set our event)
             await asyncio.sleep(0.05)
     return answer
+
+
+def settled(response: M) -> M:
+    """An answer without how long it waited, to be compared with that of a repeat."""
+    response.receipt.ClearField("waited")
+    return response
 
 
 def request_id() -> str:

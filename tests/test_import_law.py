@@ -18,7 +18,7 @@ SOURCE = Path(keysvc.__file__).parent
 ALL = frozenset(
     {
         *("v1", "core", "service", "lease", "store", "rpc", "cli"),
-        *("app", "storage", "settings", "logs", "stopping", "reloading"),
+        *("app", "storage", "leasing", "settings", "logs", "stopping", "reloading"),
     }
 )
 
@@ -29,11 +29,12 @@ LAW: Mapping[str, frozenset[str]] = {
     "service": frozenset({"core", "lease"}),
     "store": frozenset({"core", "lease"}),
     "rpc": frozenset({"core", "service", "v1"}),
-    "settings": frozenset({"core"}),
+    "settings": frozenset({"core", "lease"}),
     "logs": frozenset({"core"}),
     "stopping": frozenset(),
     "reloading": frozenset(),
     "storage": frozenset({"core", "settings", "store"}),
+    "leasing": frozenset({"lease", "service", "storage", "store"}),
     "app": ALL - {"cli"},
     "cli": ALL,
     "__main__": frozenset({"cli"}),

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,12 +19,14 @@ from keysvc.core.keystring import KeyString
 from keysvc.core.page import PageTokens
 from keysvc.core.permission import Permission
 from keysvc.core.usage import Meter
+from keysvc.leasing import REAL, Leasing, Parts, open_leasing
 from keysvc.reloading import Reloaded, reloading
 from keysvc.rpc.door import Door
 from keysvc.rpc.server import Server, check_address
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
 from keysvc.rpc.tls import Pem, Tls
 from keysvc.service.callers import Call, Caller, Callers
+from keysvc.service.confirming import Confirming
 from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
 from keysvc.service.metering import FLUSH_SECONDS, Metering
@@ -52,7 +55,13 @@ SWEEP_SECONDS: Final = 5.0
 """How often sealed copies are looked through: so much longer than their time they may be there."""
 
 FORGET_SECONDS: Final = 600.0
-"""How often servers that are dead are looked for; nobody waits for it."""
+"""How often servers that are dead are looked for, and changes that are old; nobody waits for it."""
+
+FINISH_SECONDS: Final = 1.0
+"""How often barriers are looked for that whoever made the change does not wait for any more, and members that died."""
+
+KEPT: Final = timedelta(hours=1)
+"""How long changes are kept in the log after everybody knows them: a server that was cut off for longer forgets all."""
 
 _log = structlog.get_logger("keysvc")
 
@@ -74,19 +83,22 @@ class Started:
     has_operator: bool
 
 
-async def serve(settings: Settings, announce: Callable[[Started], None], *, show_operator_key: bool) -> None:
+async def serve(
+    settings: Settings, announce: Callable[[Started], None], *, show_operator_key: bool, parts: Parts = REAL
+) -> None:
     """Serve until SIGINT or SIGTERM, then finish calls under way and take everything down, the database last.
 
     Parameters:
         announce: called once when the server answers.
         show_operator_key: ``announce`` may show a key, so the first start of an embedded database creates one.
+        parts: what answering from memory is made of.
 
     Raises:
         StartError: it cannot start.
     """
     stopped = stop_signal()
     async with AsyncExitStack() as stack:
-        starting = asyncio.create_task(_start(settings, stack, show_operator_key=show_operator_key))
+        starting = asyncio.create_task(_start(settings, stack, parts, show_operator_key=show_operator_key))
         stopping = asyncio.create_task(stopped.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -100,14 +112,14 @@ async def serve(settings: Settings, announce: Callable[[Started], None], *, show
     _log.info("stopped")
 
 
-async def _start(settings: Settings, stack: AsyncExitStack, *, show_operator_key: bool) -> Started:
+async def _start(settings: Settings, stack: AsyncExitStack, parts: Parts, *, show_operator_key: bool) -> Started:
     """Build everything; ``stack`` takes it down."""
     try:
         check_address(settings.listen)
     except OSError as error:
         raise StartError(f"--listen (KEYSVC_LISTEN): cannot listen on {settings.listen}: {error.strerror}") from None
     storage = await stack.enter_async_context(open_storage(settings))
-    server, callers = await stack.enter_async_context(open_server(storage))
+    server, callers = await stack.enter_async_context(open_server(storage, settings, parts))
     try:
         tls = await stack.enter_async_context(open_tls(settings, callers))
         port = await server.start(settings.listen, tls)
@@ -173,11 +185,23 @@ async def bootstrap(settings: Settings, *, another: bool) -> KeyString | None:
 
 
 @asynccontextmanager
-async def open_server(storage: Storage) -> AsyncIterator[tuple[Server, Callers]]:
+async def open_server(
+    storage: Storage, settings: Settings, parts: Parts = REAL
+) -> AsyncIterator[tuple[Server, Callers]]:
     """A server on an open database, not listening yet, and who decides on its callers."""
-    tag_key, signing = storage.keys.tag_key, storage.keys.signing
+    async with (
+        open_leasing(storage, settings.terms, parts, records_max=settings.records_max) as leasing,
+        _open_server(storage, leasing) as opened,
+    ):
+        yield opened
+
+
+@asynccontextmanager
+async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tuple[Server, Callers]]:
+    """A server that answers from memory."""
     lookups = Lookups(storage.url, limit_seconds=storage.limits.look_up_seconds)
-    changes = Changes(storage.database)
+    changes = Changes(storage.database, storage.timeline)
+    confirming = Confirming(changes, leasing.waiting, leasing.clock)
     # Of its own, so that what nobody waits for holds up nobody.
     background = Database(
         storage.url,
@@ -187,7 +211,16 @@ async def open_server(storage: Storage) -> AsyncIterator[tuple[Server, Callers]]
         application_name="keysvc background",
     )
     totals, sweeper, meter = UsageTotals(background), Sweeper(background), Meter()
-    verifying = Verifying(lookups, storage.peppers, signing=signing, tag_key=tag_key, meter=meter)
+    verifying = Verifying(
+        lookups,
+        leasing.holder,
+        storage.peppers,
+        signing=storage.keys.signing,
+        tag_key=storage.keys.tag_key,
+        hash_key=secrets.token_bytes(32),
+        meter=meter,
+    )
+    leasing.tell = lambda: {"hits": verifying.hits, "misses": verifying.misses}
     reading = _reading(storage)
     minting = _minting(storage)
     metering = Metering(meter, totals, f"server/{uuid4()}", clock=time.monotonic)
@@ -195,6 +228,8 @@ async def open_server(storage: Storage) -> AsyncIterator[tuple[Server, Callers]]
         Periodic("write usage", metering.flush, FLUSH_SECONDS),
         Periodic("remove sealed copies", partial(sweeper.remove_sealed_copies, REPEATABLE), SWEEP_SECONDS),
         Periodic("forget dead servers", totals.forget_dead_servers, FORGET_SECONDS),
+        Periodic("finish barriers", leasing.waiting.sweep, FINISH_SECONDS),
+        Periodic("trim the log of changes", partial(sweeper.trim_changes, KEPT), FORGET_SECONDS),
     )
     callers = Callers(verifying)
     server = Server(
@@ -202,14 +237,14 @@ async def open_server(storage: Storage) -> AsyncIterator[tuple[Server, Callers]]
         {
             "KeyService": KeyServicer(
                 Issuing(changes, minting),
-                Updating(changes),
-                Rotating(changes, minting),
-                Lifecycle(changes),
+                Updating(confirming),
+                Rotating(confirming, minting),
+                Lifecycle(confirming),
                 reading,
                 verifying,
                 Recording(UsageTotals(storage.database)),
             ),
-            "WorkspaceService": WorkspaceServicer(Tenancy(changes), reading),
+            "WorkspaceService": WorkspaceServicer(Tenancy(changes, confirming), reading),
             "UsageService": UsageServicer(reading),
             "AuditService": AuditServicer(reading),
         },
@@ -252,4 +287,6 @@ async def _create_operator(storage: Storage, *, another: bool) -> KeyString | No
     """Create an operator key, if there is none or another one is wanted."""
     caller = Caller("bootstrap", (Permission.OPERATOR,))
     call = Call(caller, "keysvc bootstrap", str(uuid4()), "")
-    return await Issuing(Changes(storage.database), _minting(storage)).create_operator(call, another=another)
+    return await Issuing(Changes(storage.database, storage.timeline), _minting(storage)).create_operator(
+        call, another=another
+    )

@@ -18,6 +18,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from keysvc.core.certificate_callers import CertificateCallers
 from keysvc.core.pepper import Peppers
+from keysvc.lease.memory import RECORDS_MAX
+from keysvc.lease.terms import Terms
 
 SERVER_VARIABLES: Final = (
     "KEYSVC_LISTEN",
@@ -30,6 +32,12 @@ SERVER_VARIABLES: Final = (
     "KEYSVC_TLS_CLIENT_CA",
     "KEYSVC_TLS_CALLERS",
     "KEYSVC_ALLOW_PLAINTEXT",
+    "KEYSVC_LEASE_SECONDS",
+    "KEYSVC_RENEW_SECONDS",
+    "KEYSVC_STALE_SECONDS",
+    "KEYSVC_CLOCK_RATE",
+    "KEYSVC_LEASE_MARGIN_SECONDS",
+    "KEYSVC_REMEMBERED_KEYS",
 )
 """Every environment variable that a server command reads."""
 
@@ -66,6 +74,8 @@ class Settings:
         tls_cert, tls_key, tls_client_ca: PEM files.
         tls_callers: TOML file of certificate names that are callers.
         allow_plaintext: bind beyond loopback without TLS.
+        terms: of the leases.
+        records_max: how many keys are remembered at most.
 
     Raises:
         SettingError: a value is bad.
@@ -81,6 +91,8 @@ class Settings:
     tls_client_ca: Path | None = None
     tls_callers: Path | None = None
     allow_plaintext: bool = False
+    terms: Terms = field(default_factory=Terms)
+    records_max: int = RECORDS_MAX
 
     @property
     def folder(self) -> Path:
@@ -130,6 +142,23 @@ def check_variables(environment: Mapping[str, str], client_variables: tuple[str,
     for name in sorted(environment):
         if name.startswith("KEYSVC_") and name not in known and not name.startswith(_KUBERNETES_PREFIXES):
             raise SettingError(f"{name} is not a variable of keysvc; known are {', '.join(sorted(known))}")
+
+
+def read_terms(values: Mapping[str, float]) -> Terms:
+    """The terms of leases.
+
+    Parameters:
+        values: by name of the parameter.
+
+    Raises:
+        SettingError: they do not fit.
+    """
+    try:
+        return Terms(**values)
+    except ValueError as error:
+        name, _, allowed = str(error).partition(" ")
+        name = name.replace("margin", "lease_margin")
+        raise SettingError(f"--{name.replace('_', '-')} (KEYSVC_{name.upper()}) {allowed}") from None
 
 
 def read_peppers(text: str | None, path: Path | None) -> Peppers | None:

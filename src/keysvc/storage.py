@@ -16,6 +16,7 @@ from keysvc.core.pepper import Peppers
 from keysvc.settings import SettingError, Settings, own_peppers
 from keysvc.store.database import Database
 from keysvc.store.embedded import EmbeddedError, EmbeddedPostgres
+from keysvc.store.leases import find_timeline
 from keysvc.store.migrate import UnfitDatabaseError, find_schema, migrate, newest_schema
 from keysvc.store.peppers import DeploymentKeys, has_pepper, read_deployment_keys
 
@@ -49,13 +50,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """An open database with the schema of this version, and the keys that belong to it."""
+    """An open database with the schema of this version, and the keys that belong to it.
+
+    Parameters:
+        timeline: SQL of the timeline of its write-ahead log.
+    """
 
     url: str = field(repr=False)
     database: Database
     peppers: Peppers
     keys: DeploymentKeys
     limits: Limits
+    timeline: str
 
 
 async def migrate_database(settings: Settings) -> tuple[str | None, str]:
@@ -98,7 +104,7 @@ async def open_storage(
                 raise StartError(
                     "KEYSVC_PEPPERS or --peppers-file: a pepper is missing that living keys of this database need"
                 )
-            yield Storage(url, database, peppers, keys, limits)
+            yield Storage(url, database, peppers, keys, limits, await find_timeline(database))
         except KeysvcError as error:
             raise StartError(error.message) from error
         except DBAPIError as error:

@@ -14,9 +14,9 @@ from keysvc.core.key import Key, Revocation, Secret
 from keysvc.core.keystring import Environment, KeyString
 from keysvc.core.restriction import is_key_restricted, is_workspace_restricted
 from keysvc.core.revision import Revision
-from keysvc.core.scope import granted
 from keysvc.core.verdict import Presentation, Record, Verdict, judge
 from keysvc.core.workspace import Workspace
+from tests.records import record
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 SOON, LATER = NOW + timedelta(hours=1), NOW + timedelta(days=1)
@@ -112,15 +112,13 @@ def test_workspaces_in_both_directions(less: dict[str, Any], more: dict[str, Any
 
 def record_of(key: Key, secret: Secret) -> Record:
     """What Verify would know of a key."""
-    return Record(
+    return record(
         key_id=key.id,
         secret_id=secret.id,
-        workspace=key.workspace,
         environment=key.environment,
         owner=key.owner,
         role=key.role,
-        grants=granted(key.role, key.scopes, {}),
-        caps=(),
+        scopes=key.scopes,
         ip_allowlist=tuple(map(parse_range, key.ip_allowlist)),
         metadata=key.metadata,
         workspaces=key.workspaces,
@@ -128,7 +126,6 @@ def record_of(key: Key, secret: Secret) -> Record:
         retire_time=secret.retire_time,
         revoked=bool(key.revocation or secret.revocation),
         suspended=key.suspended,
-        workspace_suspended=False,
     )
 
 

@@ -1,15 +1,16 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import combinations
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from keysvc.core.address import parse_address, parse_range
 from keysvc.core.keystring import Environment, KeyString
 from keysvc.core.verdict import Judgement, Presentation, Record, Verdict, judge
+from tests.records import HOME
+from tests.records import record as record_of
 
 AT = datetime(2026, 5, 17, 12, 0, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
@@ -21,6 +22,7 @@ ORDER = [
     "NOT_FOUND",
     "WORKSPACE_MISMATCH",
     "ENVIRONMENT_MISMATCH",
+    "REVOKING",
     "REVOKED",
     "SUSPENDED",
     "WORKSPACE_SUSPENDED",
@@ -33,9 +35,10 @@ ORDER = [
 REASONS: dict[Verdict, tuple[dict[str, Any], dict[str, Any]]] = {
     Verdict.WORKSPACE_MISMATCH: ({}, {"workspace": "acme-corp/other"}),
     Verdict.ENVIRONMENT_MISMATCH: ({}, {"environment": Environment.TEST}),
+    Verdict.REVOKING: ({"revoking": True}, {}),
     Verdict.REVOKED: ({"revoked": True}, {}),
     Verdict.SUSPENDED: ({"suspended": True}, {}),
-    Verdict.WORKSPACE_SUSPENDED: ({"workspace_suspended": True}, {}),
+    Verdict.WORKSPACE_SUSPENDED: ({"home": replace(HOME, suspended=True)}, {}),
     Verdict.EXPIRED: ({"expire_time": AT}, {}),
     Verdict.IP_NOT_ALLOWED: (
         {"ip_allowlist": (parse_range("203.0.113.0/24"),)},
@@ -47,25 +50,7 @@ REASONS: dict[Verdict, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def record(**values: Any) -> Record:
     """A key that nothing speaks against."""
-    defaults: dict[str, Any] = {
-        "key_id": UUID(int=1),
-        "secret_id": "065eoDiDgza8qaZ",
-        "workspace": "acme-corp/sales",
-        "environment": Environment.LIVE,
-        "owner": "",
-        "role": "",
-        "grants": ("pdf.*",),
-        "caps": (),
-        "ip_allowlist": (),
-        "metadata": {},
-        "workspaces": (),
-        "expire_time": None,
-        "retire_time": None,
-        "revoked": False,
-        "suspended": False,
-        "workspace_suspended": False,
-    }
-    return Record(**(defaults | values))
+    return record_of(**({"scopes": ("pdf.*",)} | values))
 
 
 def presentation(**values: Any) -> Presentation:
@@ -176,7 +161,10 @@ def test_missing_scopes_are_named(
 ) -> None:
     """All required scopes are needed; those that are not granted are told, in the order in which they were asked."""
     expected = Judgement(Verdict.INSUFFICIENT_SCOPE, missing) if missing else Judgement(Verdict.VALID)
-    assert judge(record(grants=grants, caps=caps), presentation(required_scopes=required), AT) == expected
+    assert (
+        judge(record(scopes=grants, home=replace(HOME, caps=caps)), presentation(required_scopes=required), AT)
+        == expected
+    )
 
 
 @pytest.mark.parametrize("reason", list(REASONS)[:-1])

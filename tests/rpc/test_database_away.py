@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from keysvc.core.pepper import Peppers
+from keysvc.lease.terms import Terms
 from keysvc.storage import Limits
 from keysvc.store.migrate import migrate
 from keysvc.v1 import audit_service_pb2, key_service_pb2, usage_pb2, usage_service_pb2, workspace_service_pb2
@@ -21,6 +22,9 @@ from tests.deployment import WORKSPACE, Client, Deployment, Refused, eventually
 from tests.proxy import Proxy
 
 PROMISE_SECONDS = 2.0
+
+STRONG: dict[str, Any] = {"strong": {}}
+SHORT = Terms(lease_seconds=0.5, renew_seconds=0.05)
 
 
 @pytest.fixture
@@ -36,7 +40,8 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 async def operator(proxy: Proxy, peppers: Peppers) -> AsyncIterator[Client]:
     """An operator with a workspace, on a server behind the proxy."""
     async with AsyncExitStack() as stack:
-        operator = await (await Deployment.open(stack, proxy.url, peppers, limits=Limits())).client()
+        server = await Deployment.open(stack, proxy.url, peppers, limits=Limits(), terms=SHORT)
+        operator = await server.client()
         await operator.create_workspace()
         yield operator
 
@@ -67,6 +72,19 @@ async def recovered(operator: Client, key_string: str) -> None:
     pytest.fail("it does not recover")
 
 
+async def lease_ended(operator: Client) -> None:
+    """Wait until the server cannot judge callers any more, from memory either."""
+
+    async def is_over() -> bool:
+        try:
+            await operator.verify("nonsense")
+        except Refused as refused:
+            return refused.code is grpc.StatusCode.UNAVAILABLE
+        return False
+
+    await eventually(is_over)
+
+
 async def test_without_a_database_nothing_is_judged(operator: Client, proxy: Proxy) -> None:
     """Refused connections: UNAVAILABLE at once, for Verify, reads and changes; recovery by itself."""
     created = await operator.create()
@@ -75,6 +93,7 @@ async def test_without_a_database_nothing_is_judged(operator: Client, proxy: Pro
     await unavailable(operator.list())
     await unavailable(operator.create())
     await unavailable(operator.revoke(created.key.id))
+    await lease_ended(operator)
     # What needs no database is still answered, but its caller cannot be judged.
     await unavailable(operator.verify("nonsense"))
     await proxy.start()
@@ -186,12 +205,13 @@ async def test_what_a_server_counts_is_written_once(operator: Client, proxy: Pro
 async def test_the_log_says_why_the_database_is_away(operator: Client, proxy: Proxy, log: StringIO) -> None:
     """Once, with what the driver said; and that it is back."""
     created = await operator.create()
-    await operator.verify(created.key_string)
+    await operator.verify(created.key_string, consistency=STRONG)
     await proxy.stop()
     for _ in range(3):
-        await unavailable(operator.verify(created.key_string))
+        await unavailable(operator.verify(created.key_string, consistency=STRONG))
     await proxy.start()
     await recovered(operator, created.key_string)
+    await operator.verify(created.key_string, consistency=STRONG)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     (away,) = [line for line in lines if line["event"] == "database away" and line["connections"] == "keysvc verify"]
     assert "refused" in away["cause"]

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from keysvc.v1 import audit_service_pb2, key_pb2, key_service_pb2, verify_pb2
-from tests.deployment import Client, Deployment, Refused
+from tests.deployment import Client, Deployment, Refused, settled
 
 DAY = 86_400
 
@@ -95,7 +95,7 @@ async def test_a_rotation_is_cancelled(operator: Client) -> None:
         key_pb2.Key.STATE_ACTIVE,
         key_pb2.Key.STATE_REVOKED,
     ]
-    assert await cancel(operator, created.key.id) == cancelled
+    assert settled(await cancel(operator, created.key.id)) == settled(cancelled)
     await operator.rotate(created.key.id)
 
 

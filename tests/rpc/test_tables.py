@@ -21,22 +21,26 @@ from keysvc.core.errors import InvalidArgument, KeysvcError, Violation
 from keysvc.core.key import Key, Revocation, Secret, State
 from keysvc.core.keystring import Environment
 from keysvc.core.permission import Permission
+from keysvc.core.receipt import Path as ReceiptPath
+from keysvc.core.receipt import Receipt
 from keysvc.core.revision import Revision
-from keysvc.core.verdict import Record, Verdict
+from keysvc.core.verdict import Verdict
 from keysvc.rpc import servicers
 from keysvc.rpc.permissions import PERMISSIONS
 from keysvc.rpc.server import CONTRACT
 from keysvc.rpc.status import CODES, INTERNAL_MESSAGE, code_of, status_of
 from keysvc.rpc.translate.keys import key_message
-from keysvc.rpc.translate.times import complete_receipt
+from keysvc.rpc.translate.receipts import receipt_message
 from keysvc.rpc.translate.verify import answer_message
-from keysvc.service.verifying import Answer
+from keysvc.service.verifying import Answer, Basis
 from keysvc.v1 import key_pb2, receipt_pb2, verify_pb2
+from tests.records import record
 
 PROTOS = Path(__file__).parents[2] / "protos" / "keysvc" / "v1"
 
 AT = datetime(2026, 5, 17, 12, 0, tzinfo=UTC)
 REVISION = Revision(UUID(int=2), 7)
+RECEIPTS = [Receipt(REVISION, path, 0) for path in (None, *ReceiptPath)]
 
 METHODS = {
     f"{method.containing_service.full_name}/{method.name}": method for each in CONTRACT for method in each.methods
@@ -240,31 +244,9 @@ def test_nothing_is_told_of_an_unknown_error(error: Exception) -> None:
     assert status.SerializeToString() == status_of(Exception()).SerializeToString()
 
 
-def record() -> Record:
-    """Any key."""
-    return Record(
-        key_id=UUID(int=1),
-        secret_id="065eoDiDgza8qaZ",
-        workspace="acme-corp/sales",
-        environment=Environment.LIVE,
-        owner="",
-        role="",
-        grants=(),
-        caps=(),
-        ip_allowlist=(),
-        metadata={},
-        workspaces=(),
-        expire_time=None,
-        retire_time=None,
-        revoked=False,
-        suspended=False,
-        workspace_suspended=False,
-    )
-
-
 def keys() -> Iterator[Key]:
     """Keys in every combination of what their state depends on, each with a secret in every combination of its own."""
-    revocations, ends = (None, Revocation(AT, "")), (None, AT)
+    revocations, ends = (None, Revocation(AT, ""), Revocation(AT, "", final=False)), (None, AT)
     secrets = tuple(Secret("a", "b", AT, REVISION, end, each) for each, end in product(revocations, ends))
     for revocation, end, suspended in product(revocations, ends, (False, True)):
         yield Key(
@@ -292,7 +274,7 @@ def sent_verdicts() -> set[str]:
 def sent_bases() -> set[str]:
     """Every basis that can be answered: with a key, without one, without a look."""
     answers = (
-        Answer(Verdict.VALID, record(), revision=REVISION),
+        *(Answer(Verdict.VALID, record(), revision=REVISION, basis=basis) for basis in Basis),
         Answer(Verdict.NOT_FOUND, revision=REVISION),
         Answer(Verdict.MALFORMED),
     )
@@ -307,12 +289,12 @@ def sent_states() -> set[str]:
 
 def sent_receipt_states() -> set[str]:
     """Every state of a receipt that can be answered."""
-    return {receipt_pb2.Receipt.State.Name(complete_receipt(REVISION).state)}
+    return {receipt_pb2.Receipt.State.Name(receipt_message(receipt).state) for receipt in RECEIPTS}
 
 
 def sent_receipt_paths() -> set[str]:
     """Every path of a receipt that can be answered."""
-    return {receipt_pb2.Receipt.Path.Name(complete_receipt(REVISION).path)}
+    return {receipt_pb2.Receipt.Path.Name(receipt_message(receipt).path) for receipt in RECEIPTS}
 
 
 @pytest.mark.parametrize(
@@ -381,13 +363,20 @@ def test_every_state_and_environment_of_core_has_its_name_in_the_contract() -> N
     assert environments | {"ENVIRONMENT_UNSPECIFIED"} == set(key_pb2.Environment.keys())
 
 
-def test_a_receipt_without_holders_is_complete() -> None:
-    """Nobody answers from memory: COMPLETE, ACK, nothing waited for, and the revision of the change."""
-    receipt = complete_receipt(REVISION)
+def test_a_complete_receipt_tells_how_that_became_certain() -> None:
+    """COMPLETE, the path, what was waited, and the revision of the change; no time by which it will be true."""
+    receipt = receipt_message(Receipt(REVISION, ReceiptPath.TIMER, 3.65, unacknowledged=("a",)))
     assert receipt_pb2.Receipt.State.Name(receipt.state) == "STATE_COMPLETE"
-    assert receipt_pb2.Receipt.Path.Name(receipt.path) == "PATH_ACK"
-    assert receipt.HasField("waited")
-    assert receipt.waited.ToNanoseconds() == 0
+    assert receipt_pb2.Receipt.Path.Name(receipt.path) == "PATH_TIMER"
+    assert receipt.waited.ToMilliseconds() == 3650
     assert receipt.revision == str(REVISION)
     assert not receipt.HasField("effective_by")
-    assert not receipt.unacknowledged
+    assert receipt.unacknowledged == ["a"]
+
+
+def test_a_pending_receipt_says_by_when_it_will_be_true() -> None:
+    """PENDING, no path, and the time."""
+    receipt = receipt_message(Receipt(REVISION, None, 0, effective_by=AT))
+    assert receipt_pb2.Receipt.State.Name(receipt.state) == "STATE_PENDING"
+    assert receipt_pb2.Receipt.Path.Name(receipt.path) == "PATH_UNSPECIFIED"
+    assert receipt.effective_by.ToDatetime(UTC) == AT

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from keysvc.v1 import audit_service_pb2, receipt_pb2, workspace_service_pb2
-from tests.deployment import WORKSPACE, Client, Deployment, Refused
+from tests.deployment import WORKSPACE, Client, Deployment, Refused, settled
 
 Workspace = workspace_service_pb2.Workspace
 
@@ -112,7 +112,7 @@ async def test_only_what_verify_depends_on_moves_the_clock(operator: Client) -> 
     suspend = workspace_service_pb2.SuspendWorkspaceRequest(name=WORKSPACE)
     third = await operator.call(operator.workspaces.SuspendWorkspace, suspend)
     assert third.receipt.revision.endswith(".2")
-    assert third == await operator.call(operator.workspaces.SuspendWorkspace, suspend)
+    assert settled(third) == settled(await operator.call(operator.workspaces.SuspendWorkspace, suspend))
     assert third.workspace.state == Workspace.STATE_SUSPENDED
 
 

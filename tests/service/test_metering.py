@@ -5,43 +5,18 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from io import StringIO
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
 
 from keysvc.core.errors import Unavailable
-from keysvc.core.keystring import Environment
 from keysvc.core.listing import UsageFilter
 from keysvc.core.usage import Batch, Counter, Group, Meter, Tally
-from keysvc.core.verdict import Record, Verdict
+from keysvc.core.verdict import Verdict
 from keysvc.service.metering import BEAT_SECONDS, SERVER_OWNER, Metering
 from keysvc.store.database import Database
 from keysvc.store.usage_totals import UsageTotals
-
-KEY_ID = UUID(int=1)
-
-
-def record(secret_id: str) -> Record:
-    """A key that Verify judged."""
-    return Record(
-        key_id=KEY_ID,
-        secret_id=secret_id,
-        workspace="acme-corp/sales",
-        environment=Environment.LIVE,
-        owner="",
-        role="",
-        grants=(),
-        caps=(),
-        ip_allowlist=(),
-        metadata={},
-        workspaces=(),
-        expire_time=None,
-        retire_time=None,
-        revoked=False,
-        suspended=False,
-        workspace_suspended=False,
-    )
+from tests.records import KEY_ID, record
 
 
 class Weak(UsageTotals):
@@ -115,7 +90,7 @@ async def test_more_than_a_batch_is_written_in_several(
 ) -> None:
     """All of it, and it is called fresh only when the last one is there."""
     for number in range(2500):
-        meter.count(Verdict.VALID, record(f"secret-{number}"), datetime.now().astimezone())
+        meter.count(Verdict.VALID, record(secret_id=f"secret-{number}"), datetime.now().astimezone())
     totals.fail_after = 1
     with pytest.raises(Unavailable):
         await metering.flush()
@@ -135,12 +110,12 @@ async def test_what_could_not_be_written_is_written_later_and_once(
 ) -> None:
     """Counting goes on meanwhile; nothing is lost and nothing doubled."""
     for attempt in range(1, 6):
-        meter.count(Verdict.VALID, record("secret"), datetime.now().astimezone())
+        meter.count(Verdict.VALID, record(secret_id="secret"), datetime.now().astimezone())
         setattr(totals, fails, 2)
         for _ in range(2):
             with pytest.raises(Unavailable):
                 await metering.flush()
-            meter.count(Verdict.VALID, record("secret"), datetime.now().astimezone())
+            meter.count(Verdict.VALID, record(secret_id="secret"), datetime.now().astimezone())
         await metering.flush()
         assert await counted(totals) == {"secret": attempt * 3}
 
@@ -165,7 +140,7 @@ async def test_a_server_that_ends_leaves_its_counts_alone(
     metering: Metering, meter: Meter, totals: Weak, database_url: str
 ) -> None:
     """Its source is gone, so that nobody waits for it to be fresh; its counts are there."""
-    meter.count(Verdict.REVOKED, record("secret"), datetime.now().astimezone())
+    meter.count(Verdict.REVOKED, record(secret_id="secret"), datetime.now().astimezone())
     await metering.finish()
     assert source(database_url) is None
     assert await counted(totals) == {"secret": 1}
@@ -173,11 +148,11 @@ async def test_a_server_that_ends_leaves_its_counts_alone(
 
 async def test_what_is_lost_at_the_end_is_told(metering: Metering, meter: Meter, totals: Weak, log: StringIO) -> None:
     """An end without a database is an end, and says how many Verifies it did not write."""
-    meter.count(Verdict.VALID, record("secret"), datetime.now().astimezone())
+    meter.count(Verdict.VALID, record(secret_id="secret"), datetime.now().astimezone())
     totals.fail_before = 1
     with pytest.raises(Unavailable):
         await metering.flush()
-    meter.count(Verdict.VALID, record("secret"), datetime.now().astimezone())
+    meter.count(Verdict.VALID, record(secret_id="secret"), datetime.now().astimezone())
     totals.fail_before = 1
     await metering.finish()
     assert await counted(totals) == {}

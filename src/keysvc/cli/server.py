@@ -78,6 +78,52 @@ AllowPlaintextOption = Annotated[
         help="Listen beyond this machine without TLS: keys cross the network in clear.",
     ),
 ]
+LeaseSecondsOption = Annotated[
+    float,
+    typer.Option(
+        envvar="KEYSVC_LEASE_SECONDS",
+        metavar="SECONDS",
+        help="How long answers come from memory without word from the database.",
+    ),
+]
+RenewSecondsOption = Annotated[
+    float | None,
+    typer.Option(
+        envvar="KEYSVC_RENEW_SECONDS",
+        metavar="SECONDS",
+        help="How often that is renewed. Default: a sixth of the lease.",
+    ),
+]
+StaleSecondsOption = Annotated[
+    float,
+    typer.Option(
+        envvar="KEYSVC_STALE_SECONDS",
+        metavar="SECONDS",
+        help="How long to go on from memory while the database is away; a revocation may have to wait so much longer.",
+    ),
+]
+ClockRateOption = Annotated[
+    float,
+    typer.Option(
+        envvar="KEYSVC_CLOCK_RATE",
+        metavar="FACTOR",
+        help="How much faster one machine's clock may go than another's; the same everywhere.",
+    ),
+]
+LeaseMarginSecondsOption = Annotated[
+    float,
+    typer.Option(
+        envvar="KEYSVC_LEASE_MARGIN_SECONDS",
+        metavar="SECONDS",
+        help="Added to every wait for leases to end; the same everywhere.",
+    ),
+]
+RememberedKeysOption = Annotated[
+    int,
+    typer.Option(
+        envvar="KEYSVC_REMEMBERED_KEYS", metavar="COUNT", min=1, help="How many keys are remembered; about 1 KB each."
+    ),
+]
 AnotherOption = Annotated[bool, typer.Option("--another", help="Create one even if there is one already.")]
 
 _LISTEN_DEFAULT = "127.0.0.1:50051"
@@ -101,6 +147,12 @@ def serve(
     tls_client_ca: TlsClientCaOption = None,
     tls_callers: TlsCallersOption = None,
     allow_plaintext: AllowPlaintextOption = False,
+    lease_seconds: LeaseSecondsOption = 3.0,
+    renew_seconds: RenewSecondsOption = None,
+    stale_seconds: StaleSecondsOption = 0.0,
+    clock_rate: ClockRateOption = 1.2,
+    lease_margin_seconds: LeaseMarginSecondsOption = 0.05,
+    remembered_keys: RememberedKeysOption = 200_000,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
@@ -121,6 +173,14 @@ def serve(
         tls_client_ca,
         tls_callers,
         allow_plaintext=allow_plaintext,
+        lease={
+            "lease_seconds": lease_seconds,
+            "renew_seconds": lease_seconds / 6 if renew_seconds is None else renew_seconds,
+            "stale_seconds": stale_seconds,
+            "clock_rate": clock_rate,
+            "margin_seconds": lease_margin_seconds,
+        },
+        remembered_keys=remembered_keys,
     )
     options = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     if database_url is not None:
@@ -200,10 +260,12 @@ def _settings(  # noqa: PLR0917 (the options of a server, in their order)
     *,
     allow_plaintext: bool = False,
     needs_peppers: bool = True,
+    lease: dict[str, float] | None = None,
+    remembered_keys: int = 1,
 ) -> "Settings":
     """Checked settings; a bad one ends the command with a sentence that names it."""
     from keysvc import logs  # noqa: PLC0415 (as above)
-    from keysvc.settings import SettingError, Settings, check_variables, read_peppers  # noqa: PLC0415 (as above)
+    from keysvc.settings import SettingError, Settings, check_variables, read_peppers, read_terms  # noqa: PLC0415 (as above)
 
     logs.configure()
     try:
@@ -219,6 +281,8 @@ def _settings(  # noqa: PLR0917 (the options of a server, in their order)
             tls_client_ca=tls_client_ca,
             tls_callers=tls_callers,
             allow_plaintext=allow_plaintext,
+            terms=read_terms(lease or {}),
+            records_max=remembered_keys,
         )
     except SettingError as error:
         raise _refused(error) from None

@@ -1,7 +1,7 @@
 """Keys and their secrets: where they are in their life and what may happen next."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -21,10 +21,7 @@ WORKSPACES_MAX: Final = 100
 
 
 class State(StrEnum):
-    """Where a key or one secret is in its life; the first that applies is shown. EXPIRED is derived, never stored.
-
-    REVOKING is for when somebody answers from memory and may not have heard yet: nothing is in it so far.
-    """
+    """Where a key or one secret is in its life; the first that applies is shown. EXPIRED is derived, never stored."""
 
     REVOKED = "revoked"
     REVOKING = "revoking"
@@ -35,10 +32,26 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """When and why something was revoked."""
+    """When and why something was revoked.
+
+    Parameters:
+        final: nobody can still answer as if it were not; until then the state is REVOKING. Both are for ever.
+        revision: of the revocation; None: it is being made.
+    """
 
     time: datetime
     reason: str
+    final: bool = True
+    revision: Revision | None = None
+
+    @property
+    def state(self) -> State:
+        """REVOKED, or REVOKING."""
+        return State.REVOKED if self.final else State.REVOKING
+
+    def with_final(self, revision: Revision) -> "Revocation":
+        """The revocation after everybody knows the change with this revision."""
+        return replace(self, final=True) if self.revision == revision else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,7 @@ class Secret:
     def state(self, at: datetime) -> State:
         """Its state at a time of the database's clock."""
         if self.revocation:
-            return State.REVOKED
+            return self.revocation.state
         if self.retire_time and self.retire_time <= at:
             return State.EXPIRED
         return State.ACTIVE
@@ -141,7 +154,7 @@ class Key:
     def state(self) -> State:
         """The first state that applies."""
         if self.revocation:
-            return State.REVOKED
+            return self.revocation.state
         if self.suspended:
             return State.SUSPENDED
         if self.expire_time and self.expire_time <= self.at:
@@ -162,6 +175,17 @@ class Key:
     def living_secrets(self) -> tuple[Secret, ...]:
         """The secrets that are neither revoked nor retired, oldest first."""
         return tuple(secret for secret in self.secrets if secret.state(self.at) is State.ACTIVE)
+
+    def with_final(self, revision: Revision) -> "Key":
+        """The key after everybody knows the change with this revision: if that was a revocation, it is final."""
+        return replace(
+            self,
+            revocation=self.revocation and self.revocation.with_final(revision),
+            secrets=tuple(
+                replace(secret, revocation=secret.revocation and secret.revocation.with_final(revision))
+                for secret in self.secrets
+            ),
+        )
 
     def secret(self, secret_id: str) -> Secret | None:
         """The secret with this id, if it is one of the key's."""

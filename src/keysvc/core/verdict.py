@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 from keysvc.core.address import Address, Network
 from keysvc.core.keystring import Environment, KeyString
 from keysvc.core.revision import Revision
-from keysvc.core.scope import EFFECTIVE_SCOPES_MAX, capped, grants_cover
+from keysvc.core.scope import EFFECTIVE_SCOPES_MAX, capped, granted, grants_cover
 
 
 class Verdict(StrEnum):
@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     NOT_FOUND = "not found"
     WORKSPACE_MISMATCH = "workspace mismatch"
     ENVIRONMENT_MISMATCH = "environment mismatch"
+    REVOKING = "revoking"
     REVOKED = "revoked"
     SUSPENDED = "suspended"
     WORKSPACE_SUSPENDED = "workspace suspended"
@@ -40,6 +41,7 @@ class Presentation:
         required_scopes: plain scopes, all of them needed.
         source_ip: from where the key was presented; None: not told.
         at_least: the answer must include the change with this revision.
+        strong: the answer must come from the database, asked after the call began.
     """
 
     key_string: KeyString
@@ -48,6 +50,24 @@ class Presentation:
     required_scopes: tuple[str, ...] = ()
     source_ip: Address | None = None
     at_least: Revision | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceRecord:
+    """What Verify judges about a workspace; all records of its keys share it.
+
+    Parameters:
+        caps: the scopes that it allows; empty: all.
+        changed_seq: of the last change of any of this.
+    """
+
+    id: UUID
+    name: str
+    suspended: bool
+    caps: tuple[str, ...]
+    roles: Mapping[str, tuple[str, ...]]
+    changed_seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,36 +75,52 @@ class Record:
     """All that Verify judges or answers about one secret: of the secret, its key and its workspace.
 
     Parameters:
-        grants: role and scopes.
-        caps: what the workspace allows of them; empty: all.
+        home: the key's workspace.
         workspaces: of a caller key, the workspaces it may work in; empty: all.
+        revoking, revoked: the key or the secret is revoked, which perhaps not everybody knows yet, or everybody does.
+        changed_seq: of the last change of the key or one of its secrets.
+        grants: role and scopes, in this workspace.
     """
 
     key_id: UUID
     secret_id: str
-    workspace: str
+    home: WorkspaceRecord
     environment: Environment
     owner: str
     role: str
-    grants: tuple[str, ...]
-    caps: tuple[str, ...]
+    scopes: tuple[str, ...]
     ip_allowlist: tuple[Network, ...]
     metadata: Mapping[str, str]
     workspaces: tuple[str, ...]
     expire_time: datetime | None
     retire_time: datetime | None
+    revoking: bool
     revoked: bool
     suspended: bool
-    workspace_suspended: bool
+    changed_seq: int
+    grants: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up the role."""
+        object.__setattr__(self, "grants", granted(self.role, self.scopes, self.home.roles))
+
+    @property
+    def workspace(self) -> str:
+        """The name of the key's workspace."""
+        return self.home.name
+
+    def within(self, home: WorkspaceRecord) -> "Record":
+        """The record with another state of its workspace."""
+        return replace(self, home=home)
 
     def may(self, scope: str) -> bool:
         """Whether a plain scope is granted and allowed: quicker than to look for it in ``effective_scopes``."""
-        return grants_cover(self.grants, scope) and (not self.caps or grants_cover(self.caps, scope))
+        return grants_cover(self.grants, scope) and (not self.home.caps or grants_cover(self.home.caps, scope))
 
     @property
     def effective_scopes(self) -> tuple[str, ...]:
         """What is granted in effect, for answers."""
-        return capped(self.grants, self.caps)[:EFFECTIVE_SCOPES_MAX]
+        return capped(self.grants, self.home.caps)[:EFFECTIVE_SCOPES_MAX]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +168,17 @@ def judge(record: Record, presentation: Presentation, at: datetime) -> Judgement
 
 def _refusal(record: Record, asked: Presentation, at: datetime) -> Verdict | None:  # noqa: PLR0911
     """The first reason to refuse, but for scopes: one line for each check, in the documented order."""
-    if asked.workspace is not None and asked.workspace != record.workspace:
+    if asked.workspace is not None and asked.workspace != record.home.name:
         return Verdict.WORKSPACE_MISMATCH
     if asked.environment is not None and asked.environment is not record.environment:
         return Verdict.ENVIRONMENT_MISMATCH
+    if record.revoking:
+        return Verdict.REVOKING
     if record.revoked:
         return Verdict.REVOKED
     if record.suspended:
         return Verdict.SUSPENDED
-    if record.workspace_suspended:
+    if record.home.suspended:
         return Verdict.WORKSPACE_SUSPENDED
     if _ended(record.expire_time, at) or _ended(record.retire_time, at):
         return Verdict.EXPIRED

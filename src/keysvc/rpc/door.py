@@ -97,7 +97,9 @@ class Door:
                         caller = await self._callers.authenticate(_text(metadata["authorization"]), address)
                     else:
                         caller = self._callers.identify(peer_certificate(context))
-                    call = Call(caller, name, request_id, "" if address is None else str(address))
+                    call = Call(
+                        caller, name, request_id, "" if address is None else str(address), context.time_remaining
+                    )
                     response = await answer(raw, call)
                 except asyncio.CancelledError:
                     # The caller went away or ran out of time; what was begun in the database is finished.

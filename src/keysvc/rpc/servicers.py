@@ -4,7 +4,7 @@ import structlog
 
 from keysvc.core.verdict import Verdict
 from keysvc.rpc.translate import audit, keys, usage, verify, workspaces
-from keysvc.rpc.translate.times import complete_receipt
+from keysvc.rpc.translate.receipts import receipt_message
 from keysvc.service.callers import Call
 from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
@@ -65,42 +65,39 @@ class KeyServicer:
 
     async def Update(self, request: key_service_pb2.UpdateRequest, call: Call) -> key_service_pb2.UpdateResponse:
         """Change a key."""
-        key = await self._updating.update(call, keys.read_update(request))
-        return key_service_pb2.UpdateResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+        key, receipt = await self._updating.update(call, keys.read_update(request))
+        return key_service_pb2.UpdateResponse(key=keys.key_message(key), receipt=receipt_message(receipt))
 
     async def Rotate(self, request: key_service_pb2.RotateRequest, call: Call) -> key_service_pb2.RotateResponse:
         """Mint a second secret for a key."""
         wanted = keys.read_rotate(request)
-        key, key_string = await self._rotating.rotate(call, await self._reading.get_key(call, wanted.key_id), wanted)
+        key = await self._reading.get_key(call, wanted.key_id)
+        key, key_string, receipt = await self._rotating.rotate(call, key, wanted)
         return key_service_pb2.RotateResponse(
-            key=keys.key_message(key), key_string=key_string.reveal(), receipt=complete_receipt(key.revision)
+            key=keys.key_message(key), key_string=key_string.reveal(), receipt=receipt_message(receipt)
         )
 
     async def CancelRotation(
         self, request: key_service_pb2.CancelRotationRequest, call: Call
     ) -> key_service_pb2.CancelRotationResponse:
         """Go back to the old secret."""
-        key_id, reason = keys.read_change(request)
-        key = await self._rotating.cancel(call, key_id, reason)
-        return key_service_pb2.CancelRotationResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+        key, receipt = await self._rotating.cancel(call, *keys.read_change(request))
+        return key_service_pb2.CancelRotationResponse(key=keys.key_message(key), receipt=receipt_message(receipt))
 
     async def Suspend(self, request: key_service_pb2.SuspendRequest, call: Call) -> key_service_pb2.SuspendResponse:
         """Suspend a key."""
-        key_id, reason = keys.read_change(request)
-        key = await self._lifecycle.suspend(call, key_id, reason)
-        return key_service_pb2.SuspendResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+        key, receipt = await self._lifecycle.suspend(call, *keys.read_change(request))
+        return key_service_pb2.SuspendResponse(key=keys.key_message(key), receipt=receipt_message(receipt))
 
     async def Resume(self, request: key_service_pb2.ResumeRequest, call: Call) -> key_service_pb2.ResumeResponse:
         """Resume a key."""
-        key_id, reason = keys.read_change(request)
-        key = await self._lifecycle.resume(call, key_id, reason)
-        return key_service_pb2.ResumeResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+        key, receipt = await self._lifecycle.resume(call, *keys.read_change(request))
+        return key_service_pb2.ResumeResponse(key=keys.key_message(key), receipt=receipt_message(receipt))
 
     async def Revoke(self, request: key_service_pb2.RevokeRequest, call: Call) -> key_service_pb2.RevokeResponse:
         """Revoke a key or one of its secrets."""
-        key_id, secret_id, reason = keys.read_revoke(request)
-        key = await self._lifecycle.revoke(call, key_id, secret_id, reason)
-        return key_service_pb2.RevokeResponse(key=keys.key_message(key), receipt=complete_receipt(key.revision))
+        key, receipt = await self._lifecycle.revoke(call, *keys.read_revoke(request))
+        return key_service_pb2.RevokeResponse(key=keys.key_message(key), receipt=receipt_message(receipt))
 
     async def Verify(self, request: verify_pb2.VerifyRequest, call: Call) -> verify_pb2.VerifyResponse:
         """Verify a presentation."""
@@ -151,27 +148,27 @@ class WorkspaceServicer:
         self, request: workspace_service_pb2.UpdateWorkspaceRequest, call: Call
     ) -> workspace_service_pb2.UpdateWorkspaceResponse:
         """Change a workspace."""
-        workspace = await self._tenancy.update(call, *workspaces.read_update(request))
+        workspace, receipt = await self._tenancy.update(call, *workspaces.read_update(request))
         return workspace_service_pb2.UpdateWorkspaceResponse(
-            workspace=workspaces.workspace_message(workspace), receipt=complete_receipt(workspace.revision)
+            workspace=workspaces.workspace_message(workspace), receipt=receipt_message(receipt)
         )
 
     async def SuspendWorkspace(
         self, request: workspace_service_pb2.SuspendWorkspaceRequest, call: Call
     ) -> workspace_service_pb2.SuspendWorkspaceResponse:
         """Suspend a workspace."""
-        workspace = await self._tenancy.suspend(call, *workspaces.read_change(request))
+        workspace, receipt = await self._tenancy.suspend(call, *workspaces.read_change(request))
         return workspace_service_pb2.SuspendWorkspaceResponse(
-            workspace=workspaces.workspace_message(workspace), receipt=complete_receipt(workspace.revision)
+            workspace=workspaces.workspace_message(workspace), receipt=receipt_message(receipt)
         )
 
     async def ResumeWorkspace(
         self, request: workspace_service_pb2.ResumeWorkspaceRequest, call: Call
     ) -> workspace_service_pb2.ResumeWorkspaceResponse:
         """Resume a workspace."""
-        workspace = await self._tenancy.resume(call, *workspaces.read_change(request))
+        workspace, receipt = await self._tenancy.resume(call, *workspaces.read_change(request))
         return workspace_service_pb2.ResumeWorkspaceResponse(
-            workspace=workspaces.workspace_message(workspace), receipt=complete_receipt(workspace.revision)
+            workspace=workspaces.workspace_message(workspace), receipt=receipt_message(receipt)
         )
 
 

@@ -4,7 +4,7 @@ A caller is a key of ``keysvc/system``; its permissions are its scopes. Without 
 that the operators of the server gave permissions to.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid4
@@ -80,12 +80,14 @@ class Call:
         method: such as ``keysvc.v1.KeyService/Revoke``.
         request_id: the call's ``x-request-id``.
         source_ip: address of the caller; empty: not from the network.
+        time_left: in how many seconds the caller stops waiting; None: never.
     """
 
     caller: Caller
     method: str
     request_id: str
     source_ip: str
+    time_left: Callable[[], float | None] = lambda: None
 
     def stamp(self, reason: str = "") -> Stamp:
         """What the audit event of a change made by this call says."""

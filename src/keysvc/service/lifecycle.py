@@ -1,40 +1,47 @@
 """Suspends, resumes and revokes keys."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
+from operator import attrgetter
 from uuid import UUID
 
 from keysvc.core.errors import FailedPrecondition, NotFound
-from keysvc.core.key import Key, Revocation, State
+from keysvc.core.key import Key, Revocation
+from keysvc.core.receipt import Receipt
+from keysvc.core.revision import Revision
 from keysvc.service.callers import Call, is_usable_operator, key_not_found
-from keysvc.service.ports import Changes, Transaction
+from keysvc.service.confirming import ChangeRequest, Confirming
+from keysvc.service.ports import Transaction
 
 
 class Lifecycle:
     """Changes of what a key may still do. Each is safe to repeat: a repeat changes nothing and answers the same."""
 
-    def __init__(self, changes: Changes) -> None:
-        self._changes = changes
+    def __init__(self, confirming: Confirming) -> None:
+        self._confirming = confirming
 
-    async def suspend(self, call: Call, key_id: UUID, reason: str) -> Key:
+    async def suspend(self, call: Call, key_id: UUID, asked: ChangeRequest) -> tuple[Key, Receipt]:
         """Refuse a key until ``resume``.
 
         Raises:
             NotFound: no such key.
             FailedPrecondition: it is revoked, or the last usable operator key.
         """
-        return await self._change(call, key_id, reason, lambda key: _with_suspension(key, suspended=True))
+        return await self._change(call, key_id, asked, lambda key: _with_suspension(key, suspended=True))
 
-    async def resume(self, call: Call, key_id: UUID, reason: str) -> Key:
+    async def resume(self, call: Call, key_id: UUID, asked: ChangeRequest) -> tuple[Key, Receipt]:
         """End a suspension.
 
         Raises:
             NotFound: no such key.
             FailedPrecondition: it is revoked.
         """
-        return await self._change(call, key_id, reason, lambda key: _with_suspension(key, suspended=False))
+        return await self._change(call, key_id, asked, lambda key: _with_suspension(key, suspended=False))
 
-    async def _change(self, call: Call, key_id: UUID, reason: str, decide: Callable[[Key], Key]) -> Key:
+    async def _change(
+        self, call: Call, key_id: UUID, asked: ChangeRequest, decide: Callable[[Key], Key]
+    ) -> tuple[Key, Receipt]:
         """Lock the key, decide what becomes of it, and save that if it is anything new."""
 
         async def work(transaction: Transaction) -> Key:
@@ -45,10 +52,15 @@ class Lifecycle:
             await check_operator_remains(before, after, transaction)
             return await transaction.save_key(before, after)
 
-        return await self._changes.run(call.stamp(reason), work, lambda again: again.find_key(key_id))
+        recall = partial(find_key, key_id)
+        return await self._confirming.make(call, asked, work, recall, attrgetter("revision"))
 
-    async def revoke(self, call: Call, key_id: UUID, secret_id: str | None, reason: str) -> Key:
+    async def revoke(
+        self, call: Call, key_id: UUID, secret_id: str | None, asked: ChangeRequest
+    ) -> tuple[Key, Receipt]:
         """Revoke a key, or one secret of it, for ever. The first revocation stays: its time, reason and revision.
+
+        Until everybody knows the state is REVOKING. Revoking again waits for the same, and answers the same.
 
         Raises:
             NotFound: no such key, or no such secret of it.
@@ -57,7 +69,7 @@ class Lifecycle:
 
         async def work(transaction: Transaction) -> Key:
             before = await lock_key(call, key_id, transaction)
-            revocation = Revocation(transaction.at, reason)
+            revocation = Revocation(transaction.at, asked.reason, final=False)
             if secret_id is None:
                 after = before if before.revocation else replace(before, revocation=revocation)
             else:
@@ -67,7 +79,21 @@ class Lifecycle:
             await check_operator_remains(before, after, transaction)
             return await transaction.save_key(before, after, secret_id=secret_id)
 
-        return await self._changes.run(call.stamp(reason), work, lambda again: again.find_key(key_id))
+        revision_of = partial(_revision_of_revocation, secret_id)
+        key, receipt = await self._confirming.make(call, asked, work, partial(find_key, key_id), revision_of)
+        return (key.with_final(receipt.revision) if receipt.is_complete else key), receipt
+
+
+def find_key(key_id: UUID, transaction: Transaction) -> Awaitable[Key]:
+    """The key as it is after a change of it."""
+    return transaction.find_key(key_id)
+
+
+def _revision_of_revocation(secret_id: str | None, key: Key) -> Revision:
+    """Of the revocation of a key, or of one of its secrets, that is there already."""
+    secret = key.secret(secret_id) if secret_id else None
+    revocation = secret.revocation if secret else key.revocation
+    return (revocation and revocation.revision) or key.revision
 
 
 async def lock_key(call: Call, key_id: UUID, transaction: Transaction) -> Key:
@@ -81,7 +107,7 @@ async def lock_key(call: Call, key_id: UUID, transaction: Transaction) -> Key:
 
 def _with_suspension(key: Key, *, suspended: bool) -> Key:
     """The key suspended or not; a revoked one stays as it is for ever."""
-    if key.state is State.REVOKED:
+    if key.revocation:
         raise FailedPrecondition(f"key {key.id} is revoked, which is for ever", key_id=str(key.id))
     return replace(key, suspended=suspended)
 

@@ -1,8 +1,8 @@
 """What the services need of the outside. The store fits these by shape."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from keysvc.core.audit import AuditEvent, Stamp
@@ -13,6 +13,8 @@ from keysvc.core.revision import Revision
 from keysvc.core.usage import Batch, Counter, Tally
 from keysvc.core.verdict import Snapshot
 from keysvc.core.workspace import Workspace
+from keysvc.lease.barrier import Commit
+from keysvc.lease.news import Census, Log, Member, News
 
 T = TypeVar("T")
 
@@ -105,6 +107,15 @@ class Changes(Protocol):
         """Make one change, once; ``recall`` answers for an attempt that was committed although its answer was lost."""
         ...
 
+    async def commit(
+        self,
+        stamp: Stamp,
+        work: Callable[[Transaction], Awaitable[T]],
+        recall: Callable[[Transaction], Awaitable[T]],
+    ) -> tuple[T, Commit]:
+        """As ``run``; also where it was committed, with revision 0 if there was nothing to commit."""
+        ...
+
 
 class UsageTotals(Protocol):
     """Keeps the totals of usage."""
@@ -143,6 +154,10 @@ class Sweeper(Protocol):
         """Forget the usage sources of servers that ended long ago without saying so."""
         ...
 
+    async def trim_changes(self, kept: timedelta) -> None:
+        """Remove changes from the log that everybody has known for so long."""
+        ...
+
 
 class Listings(Protocol):
     """Reads for people and tools."""
@@ -169,4 +184,52 @@ class Listings(Protocol):
         self, asked: AuditFilter, after: Position | None, limit: int
     ) -> list[tuple[AuditEvent, Revision | None]]:
         """Audit events, newest first, with their revisions."""
+        ...
+
+
+class Membership(Protocol):
+    """What a holder asks. Every method raises ``Unavailable`` if no answer came in time; a later one is thrown away."""
+
+    async def join(self, member_id: UUID, *, host: str, lease_ms: int, instead_of: Collection[UUID]) -> Log | None:
+        """Insert a member, durably, that has applied what there is, and delete others; None: the lease is too long."""
+        ...
+
+    async def renew(self, member_id: UUID, applied: Log, report: dict[str, Any] | None) -> News | None:
+        """Acknowledge, and read what is new since; None: there is no such member of this log."""
+        ...
+
+    async def fetch(self, applied: int) -> News:
+        """Read what is new."""
+        ...
+
+    async def leave(self, member_ids: Iterable[UUID]) -> None:
+        """Delete members."""
+        ...
+
+
+class Registry(Protocol):
+    """What a barrier asks. Every method raises ``Unavailable`` if no answer came in time."""
+
+    async def wake(self, seq: int) -> None:
+        """Tell all members that there is a change."""
+        ...
+
+    async def count(self, limit_seconds: float) -> Census:
+        """All members, read from a primary in a statement that is sent after this call."""
+        ...
+
+    async def has_change(self, revision: Revision) -> bool:
+        """Whether the log still has a change."""
+        ...
+
+    async def mark_final(self, seqs: Collection[int]) -> None:
+        """Say of changes that nobody answers any more as if they had not been made."""
+        ...
+
+    async def collect(self, member: Member) -> None:
+        """Delete a member, if it has not renewed since."""
+        ...
+
+    async def find_open(self) -> Collection[int]:
+        """The revisions of changes that nobody has marked as final for a while."""
         ...

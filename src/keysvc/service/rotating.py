@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
 from keysvc.core.errors import FailedPrecondition
-from keysvc.core.key import Key, Revocation, State
+from keysvc.core.key import Key, Revocation
 from keysvc.core.keystring import KeyString
+from keysvc.core.receipt import Receipt
+from keysvc.core.revision import Revision
 from keysvc.core.scope import granted
 from keysvc.service.callers import Call
-from keysvc.service.lifecycle import lock_key
+from keysvc.service.confirming import NOTHING_SAID, ChangeRequest, Confirming
+from keysvc.service.lifecycle import find_key, lock_key
 from keysvc.service.minting import Minting, RequestClaim
-from keysvc.service.ports import Changes, Transaction
+from keysvc.service.ports import Transaction
 
 OVERLAP_DEFAULT: Final = timedelta(hours=24)
 OVERLAP_MAX: Final = timedelta(days=30)
@@ -30,7 +35,7 @@ class Rotation:
     key_id: UUID
     overlap: timedelta = OVERLAP_DEFAULT
     claim: RequestClaim | None = None
-    reason: str = ""
+    asked: ChangeRequest = NOTHING_SAID
 
 
 class Rotating:
@@ -40,11 +45,11 @@ class Rotating:
         minting: makes their secrets.
     """
 
-    def __init__(self, changes: Changes, minting: Minting) -> None:
-        self._changes = changes
+    def __init__(self, confirming: Confirming, minting: Minting) -> None:
+        self._confirming = confirming
         self._minting = minting
 
-    async def rotate(self, call: Call, key: Key, wanted: Rotation) -> tuple[Key, KeyString]:
+    async def rotate(self, call: Call, key: Key, wanted: Rotation) -> tuple[Key, KeyString, Receipt]:
         """Mint a second secret for a key; the old one retires after the overlap, or earlier if that was so before.
 
         Nothing else of the key changes: not its id, its grants, its expiry.
@@ -77,9 +82,10 @@ class Rotating:
         async def recall(transaction: Transaction) -> tuple[Key, KeyString]:
             return await transaction.find_key(wanted.key_id), minted.key_string
 
-        return await self._changes.run(call.stamp(wanted.reason), work, recall)
+        rotated, receipt = await self._confirming.make(call, wanted.asked, work, recall, _revision_of_rotated)
+        return *rotated, receipt
 
-    async def cancel(self, call: Call, key_id: UUID, reason: str) -> Key:
+    async def cancel(self, call: Call, key_id: UUID, asked: ChangeRequest) -> tuple[Key, Receipt]:
         """Go back: revoke the new secret of a rotation, and let the old one live on, as long as it would have without.
 
         A key without a rotation stays as it is.
@@ -97,16 +103,22 @@ class Rotating:
             old, new = before.living_secrets
             changed = {
                 old.id: replace(old, retire_time=new.predecessor_retire_time),
-                new.id: replace(new, revocation=Revocation(transaction.at, reason)),
+                new.id: replace(new, revocation=Revocation(transaction.at, asked.reason, final=False)),
             }
             after = replace(before, secrets=tuple(changed.get(each.id, each) for each in before.secrets))
             return await transaction.save_key(before, after, secret_id=new.id)
 
-        return await self._changes.run(call.stamp(reason), work, lambda again: again.find_key(key_id))
+        recall = partial(find_key, key_id)
+        key, receipt = await self._confirming.make(call, asked, work, recall, attrgetter("revision"))
+        return (key.with_final(receipt.revision) if receipt.is_complete else key), receipt
+
+
+def _revision_of_rotated(rotated: tuple[Key, KeyString]) -> Revision:
+    return rotated[0].revision
 
 
 def _check_not_revoked(key: Key) -> None:
-    if key.state is State.REVOKED:
+    if key.revocation:
         raise FailedPrecondition(f"key {key.id} is revoked, which is for ever", key_id=str(key.id))
 
 

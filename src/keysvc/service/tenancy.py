@@ -1,15 +1,18 @@
 """Creates and changes workspaces."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any, Final
 from uuid import uuid4
 
 from keysvc.core.errors import AlreadyExists, EtagMismatch, FailedPrecondition, Violations
+from keysvc.core.receipt import Receipt
 from keysvc.core.scope import grants_cover
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace, span_text
 from keysvc.service.callers import Call, workspace_not_found
+from keysvc.service.confirming import ChangeRequest, Confirming
 from keysvc.service.ports import Changes, Transaction
 
 _FIXED_IN_SYSTEM: Final = ("suspended", "allowed_scopes", "roles")
@@ -34,8 +37,9 @@ class WorkspaceSettings:
 class Tenancy:
     """Changes of workspaces."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: Changes, confirming: Confirming) -> None:
         self._changes = changes
+        self._confirming = confirming
 
     async def create(self, call: Call, name: str, settings: WorkspaceSettings, reason: str) -> Workspace:
         """Create a workspace.
@@ -61,7 +65,9 @@ class Tenancy:
 
         return await self._changes.run(call.stamp(reason), work, lambda again: again.find_workspace(name))
 
-    async def update(self, call: Call, name: str, settings: WorkspaceSettings, reason: str) -> Workspace:
+    async def update(
+        self, call: Call, name: str, settings: WorkspaceSettings, asked: ChangeRequest
+    ) -> tuple[Workspace, Receipt]:
         """Change what ``settings`` name.
 
         Raises:
@@ -78,26 +84,28 @@ class Tenancy:
                 raise EtagMismatch(f"workspace {name} has changed since: read it again", workspace=name)
             return after
 
-        return await self._change(call, name, reason, decide)
+        return await self._change(call, name, asked, decide)
 
-    async def suspend(self, call: Call, name: str, reason: str) -> Workspace:
+    async def suspend(self, call: Call, name: str, asked: ChangeRequest) -> tuple[Workspace, Receipt]:
         """Refuse all keys of a workspace until ``resume``. Safe to repeat.
 
         Raises:
             NotFound: no such workspace.
             FailedPrecondition: it is ``keysvc/system``.
         """
-        return await self._change(call, name, reason, lambda before: replace(before, suspended=True))
+        return await self._change(call, name, asked, lambda before: replace(before, suspended=True))
 
-    async def resume(self, call: Call, name: str, reason: str) -> Workspace:
+    async def resume(self, call: Call, name: str, asked: ChangeRequest) -> tuple[Workspace, Receipt]:
         """End a suspension. Safe to repeat.
 
         Raises:
             NotFound: no such workspace.
         """
-        return await self._change(call, name, reason, lambda before: replace(before, suspended=False))
+        return await self._change(call, name, asked, lambda before: replace(before, suspended=False))
 
-    async def _change(self, call: Call, name: str, reason: str, decide: Callable[[Workspace], Workspace]) -> Workspace:
+    async def _change(
+        self, call: Call, name: str, asked: ChangeRequest, decide: Callable[[Workspace], Workspace]
+    ) -> tuple[Workspace, Receipt]:
         """Lock the workspace, decide what becomes of it, and save that if it is anything new."""
         call.caller.check_sees(name)
         call.caller.check_operator(name)
@@ -114,7 +122,10 @@ class Tenancy:
             _check_holds(call, before.roles, after.roles)
             return await transaction.save_workspace(before, after)
 
-        return await self._changes.run(call.stamp(reason), work, lambda again: again.find_workspace(name))
+        def recall(transaction: Transaction) -> Awaitable[Workspace]:
+            return transaction.find_workspace(name)
+
+        return await self._confirming.make(call, asked, work, recall, attrgetter("revision"))
 
 
 def _check_holds(call: Call, before: Mapping[str, Sequence[str]], after: Mapping[str, Sequence[str]]) -> None:

@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from keysvc.core.errors import EtagMismatch, FailedPrecondition, Violations
-from keysvc.core.key import Key, State
+from keysvc.core.key import Key
+from keysvc.core.receipt import Receipt
 from keysvc.core.scope import granted, grants_cover
 from keysvc.core.workspace import Workspace
 from keysvc.service.callers import Call
+from keysvc.service.confirming import NOTHING_SAID, ChangeRequest, Confirming
 from keysvc.service.issuing import check_belongs, places_of
-from keysvc.service.lifecycle import check_operator_remains, lock_key
-from keysvc.service.ports import Changes, Transaction
+from keysvc.service.lifecycle import check_operator_remains, find_key, lock_key
+from keysvc.service.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class KeyUpdate:
     key_id: UUID
     values: Mapping[str, Any]
     etag: str = ""
-    reason: str = ""
+    asked: ChangeRequest = NOTHING_SAID
     asked_scopes: tuple[str, ...] = ()
     violations: Violations = field(default_factory=Violations)
 
@@ -38,10 +42,10 @@ class KeyUpdate:
 class Updating:
     """Updates keys."""
 
-    def __init__(self, changes: Changes) -> None:
-        self._changes = changes
+    def __init__(self, confirming: Confirming) -> None:
+        self._confirming = confirming
 
-    async def update(self, call: Call, wanted: KeyUpdate) -> Key:
+    async def update(self, call: Call, wanted: KeyUpdate) -> tuple[Key, Receipt]:
         """Change what ``wanted`` names.
 
         Raises:
@@ -59,7 +63,7 @@ class Updating:
             _check(wanted, after, workspace)
             if wanted.etag and wanted.etag != str(before.version):
                 raise EtagMismatch(f"key {before.id} has changed since: read it again", key_id=str(before.id))
-            if before.state is State.REVOKED:
+            if before.revocation:
                 raise FailedPrecondition(f"key {before.id} is revoked, which is for ever", key_id=str(before.id))
             if after == before:
                 return before
@@ -67,7 +71,8 @@ class Updating:
             await check_operator_remains(before, after, transaction)
             return await transaction.save_key(before, after)
 
-        return await self._changes.run(call.stamp(wanted.reason), work, lambda again: again.find_key(wanted.key_id))
+        recall = partial(find_key, wanted.key_id)
+        return await self._confirming.make(call, wanted.asked, work, recall, attrgetter("revision"))
 
 
 def _check(wanted: KeyUpdate, after: Key, workspace: Workspace) -> None:

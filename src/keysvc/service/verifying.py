@@ -1,8 +1,12 @@
-"""Verifies presentations: finds the secret, proves it, and asks the core for the verdict."""
+"""Verifies presentations: from memory while there is a lease, else by a look-up; the core says the verdict."""
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+from hashlib import blake2b
 from hmac import compare_digest
+from typing import Final
 
 from keysvc.core.errors import FailedPrecondition, Unavailable
 from keysvc.core.keystring import KeyString, find_secret_id
@@ -10,7 +14,19 @@ from keysvc.core.pepper import Peppers
 from keysvc.core.revision import Revision
 from keysvc.core.usage import Meter
 from keysvc.core.verdict import Presentation, Record, Snapshot, Verdict, judge
+from keysvc.lease.holder import Holder, Standing
 from keysvc.service.ports import SecretFinder
+
+KEY_STRING_CHARACTERS_MAX: Final = 128
+"""No key string is longer; a text that is need not be hashed."""
+
+
+class Basis(Enum):
+    """Where an answer came from."""
+
+    MEMORY = auto()
+    DATABASE = auto()
+    STALE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,7 @@ class Answer:
     record: Record | None = None
     missing_scopes: tuple[str, ...] = ()
     revision: Revision | None = None
+    basis: Basis = Basis.DATABASE
 
 
 class Verifying:
@@ -34,23 +51,37 @@ class Verifying:
 
     Parameters:
         secrets: where secrets are found.
+        holder: whether we may answer from memory, and what is in it.
         peppers: of this server.
         signing: fingerprint of the pepper that an unknown secret is digested under.
         tag_key: the deployment's tag key.
+        hash_key: of this process: key strings are remembered by their keyed hash.
         meter: counts every Verify, callers' own included.
     """
 
-    def __init__(
-        self, secrets: SecretFinder, peppers: Peppers, *, signing: bytes, tag_key: bytes, meter: Meter
+    def __init__(  # noqa: PLR0913 (one for each thing that a verification needs)
+        self,
+        secrets: SecretFinder,
+        holder: Holder,
+        peppers: Peppers,
+        *,
+        signing: bytes,
+        tag_key: bytes,
+        hash_key: bytes,
+        meter: Meter,
     ) -> None:
         self._secrets = secrets
+        self._holder = holder
         self._meter = meter
         self._peppers = peppers
         self._signing = signing
         self._tag_key = tag_key
+        self._hash_key = hash_key
+        self.hits = 0
+        self.misses = 0
 
     async def verify(self, presentation: Presentation, workspaces: tuple[str, ...] = ()) -> Answer:
-        """Judge one presentation, on a state read after this call began.
+        """Judge one presentation, on a state that has every change whose receipt was COMPLETE before this call began.
 
         Parameters:
             workspaces: keys of others do not exist for this caller; empty: it may see all.
@@ -59,25 +90,72 @@ class Verifying:
             Unavailable: no judgement could be made.
             FailedPrecondition: ``at_least`` is of another database, or beyond this one's clock.
         """
-        key_string = presentation.key_string
-        secret_id = find_secret_id(key_string.reveal(), self._tag_key)
+        text = presentation.key_string.reveal()
+        mark = b""
+        if len(text) <= KEY_STRING_CHARACTERS_MAX and text.isascii():
+            mark = blake2b(text.encode(), digest_size=16, key=self._hash_key).digest()
+            if not presentation.strong and (answer := self._remembered(mark, presentation, workspaces)):
+                self.hits += 1
+                return answer
+        secret_id = find_secret_id(text, self._tag_key)
         if secret_id is None:
             self._meter.count(Verdict.MALFORMED)
             return Answer(Verdict.MALFORMED)
-        snapshot = await self._secrets.find(secret_id)
+        self.misses += 1
+        asked_as = self._holder.member_id
+        snapshot = await self._look_up(secret_id)
         if presentation.at_least is not None:
             _check_includes(snapshot.revision, presentation.at_least)
-        record = self._prove(key_string, snapshot)
-        if record is None or (workspaces and record.workspace not in workspaces):
-            self._meter.count(Verdict.NOT_FOUND)
-            return Answer(Verdict.NOT_FOUND, revision=snapshot.revision)
-        judgement = judge(record, presentation, snapshot.at)
-        self._meter.count(judgement.verdict, record, snapshot.at)
-        return Answer(judgement.verdict, record, judgement.missing_scopes, snapshot.revision)
+        record = self._prove(presentation.key_string, snapshot)
+        self._holder.remember(mark, record, snapshot.revision, asked_as)
+        return self._answer(record, presentation, workspaces, snapshot.at, snapshot.revision, Basis.DATABASE)
 
     async def verify_batch(self, presentations: list[Presentation], workspaces: tuple[str, ...] = ()) -> list[Answer]:
         """As ``verify``, for each; their look-ups travel together."""
         return await asyncio.gather(*(self.verify(presentation, workspaces) for presentation in presentations))
+
+    def _remembered(self, mark: bytes, presentation: Presentation, workspaces: tuple[str, ...]) -> Answer | None:
+        """An answer from memory, if we may give one and know it. Not to be interrupted: see ``Holder.standing``."""
+        holder = self._holder
+        standing = holder.standing()
+        if standing is Standing.NOTHING:
+            return None
+        at_least = presentation.at_least
+        if at_least is not None and (standing is Standing.STALE or not holder.includes(at_least)):
+            return None
+        record = holder.memory.find(mark)
+        if record is None and not holder.memory.is_refused(mark):
+            return None
+        basis = Basis.MEMORY if standing is Standing.LEASE else Basis.STALE
+        return self._answer(record, presentation, workspaces, holder.database_time(), holder.revision, basis)
+
+    async def _look_up(self, secret_id: str) -> Snapshot:
+        """What the database says, not from before what we know already."""
+        for _ in range(2):
+            if self._holder.standing() is Standing.STALE:
+                # The database was found away, so nobody waits to find that out again.
+                raise Unavailable("the database cannot be reached, and this key is not remembered")
+            snapshot = await self._secrets.find(secret_id)
+            if self._holder.standing() is not Standing.LEASE or not self._holder.is_behind(snapshot.revision):
+                return snapshot
+        raise Unavailable("the database is behind what this server knows")
+
+    def _answer(  # noqa: PLR0913, PLR0917 (all that an answer depends on)
+        self,
+        record: Record | None,
+        presentation: Presentation,
+        workspaces: tuple[str, ...],
+        at: datetime,
+        revision: Revision,
+        basis: Basis,
+    ) -> Answer:
+        """Judge, and count it."""
+        if record is None or (workspaces and record.home.name not in workspaces):
+            self._meter.count(Verdict.NOT_FOUND)
+            return Answer(Verdict.NOT_FOUND, None, (), revision, basis)
+        judgement = judge(record, presentation, at)
+        self._meter.count(judgement.verdict, record, at)
+        return Answer(judgement.verdict, record, judgement.missing_scopes, revision, basis)
 
     def _prove(self, key_string: KeyString, snapshot: Snapshot) -> Record | None:
         """The record, if the key string is the whole secret. An unknown id costs the same digest."""

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keysvc.core.audit import Stamp
+from keysvc.lease.barrier import Commit
 from keysvc.store.database import Database
 from keysvc.store.transaction import AlreadyCommittedError, Transaction
 
@@ -23,10 +24,12 @@ class Changes:
 
     Parameters:
         database: where to.
+        timeline: SQL of the database's timeline.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, timeline: str) -> None:
         self._database = database
+        self._timeline = timeline
 
     async def run(
         self,
@@ -49,7 +52,7 @@ class Changes:
         """
 
         async def attempt(connection: AsyncConnection, number: int) -> T:
-            transaction = Transaction(connection, stamp, is_first=number == 0)
+            transaction = Transaction(connection, stamp, timeline=self._timeline, is_first=number == 0)
             try:
                 await transaction.settle()
                 return await work(transaction)
@@ -64,3 +67,22 @@ class Changes:
                 raise
 
         return await self._database.run(attempt, commit=True)
+
+    async def commit(
+        self,
+        stamp: Stamp,
+        work: Callable[[Transaction], Awaitable[T]],
+        recall: Callable[[Transaction], Awaitable[T]],
+    ) -> tuple[T, Commit]:
+        """As ``run``, for a change that somebody waits for until everybody knows; also where it was committed."""
+
+        async def with_commit(
+            transaction: Transaction, part: Callable[[Transaction], Awaitable[T]]
+        ) -> tuple[T, Commit]:
+            return await part(transaction), await transaction.read_commit()
+
+        return await self.run(
+            stamp,
+            lambda transaction: with_commit(transaction, work),
+            lambda transaction: with_commit(transaction, recall),
+        )

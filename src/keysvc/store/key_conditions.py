@@ -37,6 +37,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from keysvc.core.key import State
 from keysvc.core.keystring import Environment
 from keysvc.core.listing import KeyFilter
+from keysvc.store.rows import OPEN_CHANGES
 from keysvc.store.schema import key, key_activity, secret, workspace
 
 PLANNING: Final = "SET LOCAL enable_seqscan = off; SET LOCAL random_page_cost = 0; SET LOCAL seq_page_cost = 0"
@@ -134,6 +135,7 @@ def _in_state(state: State) -> Condition:
 
     def holds(row: Columns) -> ColumnElement[bool]:
         shown = case(
+            (row.revoke_seq.in_(OPEN_CHANGES), State.REVOKING),
             (row.revoke_time.is_not(None), State.REVOKED),
             (row.suspended, State.SUSPENDED),
             (row.expire_time <= func.now(), State.EXPIRED),
@@ -141,15 +143,13 @@ def _in_state(state: State) -> Condition:
         )
         return shown == state
 
-    if state is State.REVOKED:
+    if state in {State.REVOKED, State.REVOKING}:
         return Condition(holds, _along(key.c.revoke_time.is_not(None)))
     if state is State.SUSPENDED:
         return Condition(holds, _along(literal_column("key.suspended", Boolean)))
     if state is State.EXPIRED:
         return Condition(holds, Finder(key.c.expire_time <= func.now()))
-    if state is State.ACTIVE:
-        return Condition(holds, Finder(key.c.revoke_time.is_(None)))
-    return Condition(holds, Finder(false()))
+    return Condition(holds, Finder(key.c.revoke_time.is_(None)))
 
 
 def _along(only: ColumnElement[bool]) -> Finder:

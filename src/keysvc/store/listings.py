@@ -35,6 +35,7 @@ from keysvc.store.rows import (
     KEY_SOURCE,
     USAGE_TIME,
     WORKSPACE_COLUMNS,
+    is_revoking,
     keys_of,
     workspace_of,
 )
@@ -215,7 +216,7 @@ def _stretch(way: Way, conditions: list[Condition]) -> Select[Any]:
 def _key_columns(source: FromClause) -> tuple[ColumnElement[Any], ...]:
     """``KEY_COLUMNS`` of keys that a subquery has found. A look-up for each keeps their order, as a join may not."""
     name = select(workspace.c.name).where(workspace.c.id == source.c.workspace_id).scalar_subquery()
-    return (*source.c, name.label("workspace"), *CLOCK_COLUMNS, USAGE_TIME)
+    return (*source.c, name.label("workspace"), is_revoking(source.c), *CLOCK_COLUMNS, USAGE_TIME)
 
 
 def _page(

@@ -11,29 +11,27 @@ It has a connection of its own, without SQLAlchemy: per key that costs a fifth.
 import asyncio
 from typing import Any, Final
 
-import psycopg
-from psycopg.rows import TupleRow
-
 from keysvc.core.address import parse_range
-from keysvc.core.errors import Overloaded, Unavailable
+from keysvc.core.errors import Overloaded
 from keysvc.core.keystring import Environment
 from keysvc.core.revision import Revision
-from keysvc.core.scope import granted
-from keysvc.core.verdict import Record, Snapshot
-from keysvc.store.database import Reachability, abandon, connect_arguments
+from keysvc.core.verdict import Record, Snapshot, WorkspaceRecord
+from keysvc.store.line import Line
 
 WAITING_MAX: Final = 10_000
 BATCH_MAX: Final = 1_000
 
-_APPLICATION_NAME: Final = "keysvc verify"
-
 _SELECT = """
-SELECT c.epoch, c.seq, clock_timestamp(), s.id, s.digest, s.pepper, s.retire_time,
-       s.revoke_time IS NOT NULL OR k.revoke_time IS NOT NULL, k.id, k.environment, k.owner, k.role, k.scopes,
-       k.ip_allowlist, k.metadata, k.workspaces, k.expire_time, k.suspended, w.name, w.suspended, w.allowed_scopes,
-       w.roles
+SELECT c.epoch, c.seq, clock_timestamp(), s.id, s.digest, s.pepper, s.retire_time, k.id, k.environment, k.owner, k.role,
+       k.scopes, k.ip_allowlist, k.metadata, k.workspaces, k.expire_time, k.suspended, k.seq,
+       s.revoke_seq, s.revoke_seq IN (SELECT seq FROM key_change WHERE NOT final),
+       k.revoke_seq, k.revoke_seq IN (SELECT seq FROM key_change WHERE NOT final),
+       w.id, w.name, w.suspended, w.allowed_scopes, w.roles, w.seq
   FROM revocation_clock c
-  LEFT JOIN (secret s JOIN key k ON k.id = s.key_id JOIN workspace w ON w.id = k.workspace_id) ON s.id = ANY(%s)
+  LEFT JOIN (secret s
+             JOIN pepper p ON p.fingerprint = s.pepper AND p.retire_time IS NULL
+             JOIN key k ON k.id = s.key_id
+             JOIN workspace w ON w.id = k.workspace_id) ON s.id = ANY(%s)
 """
 
 
@@ -47,13 +45,10 @@ class Lookups:
     """
 
     def __init__(self, url: str, *, limit_seconds: float, gather_seconds: float = 0.002) -> None:
-        self._url = url
-        self._limit_seconds = limit_seconds
+        self._line = Line(url, "keysvc verify", limit_seconds)
         self._gather_seconds = gather_seconds
         self._waiting: dict[str, asyncio.Future[Snapshot]] = {}
         self._drain: asyncio.Task[None] | None = None
-        self._connection: psycopg.AsyncConnection[TupleRow] | None = None
-        self._reachability = Reachability(_APPLICATION_NAME)
 
     async def find(self, secret_id: str) -> Snapshot:
         """Read one secret with its key and workspace, in a statement sent after this call began.
@@ -75,8 +70,7 @@ class Lookups:
         """Let the statement under way finish, then close the connection."""
         if self._drain is not None:
             await asyncio.wait({self._drain})
-        if self._connection is not None:
-            await self._connection.close()
+        await self._line.close()
 
     async def _empty(self) -> None:
         """Send statements until nobody waits."""
@@ -101,46 +95,7 @@ class Lookups:
             self._drain = None
 
     async def _read(self, ids: list[str]) -> dict[str, Snapshot]:
-        """One statement within the limit; a connection that was lost while idle is replaced once."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._limit_seconds
-        cause: psycopg.Error | None = None
-        for is_last in (False, True):
-            task = loop.create_task(self._select(ids))
-            await asyncio.wait({task}, timeout=deadline - loop.time())
-            if not task.done():
-                abandon(task, [self._connection] if self._connection else [])
-                self._connection = None
-                cause = None
-                break
-            try:
-                snapshots = task.result()
-            except psycopg.Error as error:
-                # Not the lost connection alone: one whose prepared statement has become invalid would stay useless.
-                if self._connection is not None:
-                    self._connection.pgconn.finish()
-                    self._connection = None
-                cause = error
-                if is_last and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-                    raise
-            else:
-                self._reachability.found()
-                return snapshots
-        self._reachability.lost(cause)
-        raise Unavailable("the database cannot be reached")
-
-    async def _select(self, ids: list[str]) -> dict[str, Snapshot]:
-        """Connect if need be, and ask."""
-        if self._connection is None:
-            self._connection = await psycopg.AsyncConnection.connect(
-                self._url,
-                autocommit=True,
-                prepare_threshold=0,
-                **connect_arguments(_APPLICATION_NAME, self._limit_seconds),
-            )
-        cursor = self._connection.cursor(binary=True)
-        await cursor.execute(_SELECT, (ids,))
-        rows = await cursor.fetchall()
+        rows = await self._line.ask(_SELECT, (ids,))
         nothing = Snapshot(Revision(*rows[0][:2]), rows[0][2])
         found = {row[3]: _snapshot_of(row) for row in rows if row[3] is not None}
         return {secret_id: found.get(secret_id, nothing) for secret_id in ids}
@@ -148,24 +103,28 @@ class Lookups:
 
 def _snapshot_of(row: tuple[Any, ...]) -> Snapshot:
     """A row of ``_SELECT`` that found something."""
-    epoch, seq, at, secret_id, digest, pepper, retire_time, revoked, key_id, environment, owner, role, scopes = row[:13]
-    ip_allowlist, metadata, workspaces, expire_time, suspended, name, workspace_suspended, allowed, roles = row[13:]
+    epoch, seq, at, secret_id, digest, pepper, retire_time, key_id, environment, owner, role = row[:11]
+    scopes, ip_allowlist, metadata, workspaces, expire_time, suspended, changed_seq = row[11:18]
+    # For secret and key: the change that revoked it, and whether that is still to be confirmed.
+    revocations = [is_open for revoke_seq, is_open in (row[18:20], row[20:22]) if revoke_seq is not None]
+    workspace_id, name, workspace_suspended, caps, roles, workspace_changed_seq = row[22:]
+    home = WorkspaceRecord(workspace_id, name, workspace_suspended, tuple(caps), roles, workspace_changed_seq)
     record = Record(
         key_id=key_id,
         secret_id=secret_id,
-        workspace=name,
+        home=home,
         environment=Environment(environment),
         owner=owner,
         role=role,
-        grants=granted(role, scopes, roles),
-        caps=tuple(allowed),
+        scopes=tuple(scopes),
         ip_allowlist=tuple(map(parse_range, ip_allowlist)),
         metadata=metadata,
         workspaces=tuple(workspaces),
         expire_time=expire_time,
         retire_time=retire_time,
-        revoked=revoked,
+        revoking=bool(revocations) and all(revocations),
+        revoked=not all(revocations),
         suspended=suspended,
-        workspace_suspended=workspace_suspended,
+        changed_seq=changed_seq,
     )
     return Snapshot(Revision(epoch, seq), at, record, digest, pepper)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Uuid, any_, bindparam, func, select, true
+from sqlalchemy import ColumnElement, Row, Uuid, any_, bindparam, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from keysvc.core.key import Key, Revocation, Secret
 from keysvc.core.keystring import Environment
@@ -32,10 +33,28 @@ USAGE_TIME = (
 )
 """How fresh the totals of usage are."""
 
+THIS_CHANGE: Final[ColumnElement[int]] = literal_column("(SELECT clock.seq FROM clock)")
+"""The revision of the change that a closing statement makes; see ``keysvc.store.transaction``."""
+
+OPEN_CHANGES: Final = select(schema.key_change.c.seq).where(~schema.key_change.c.final)
+"""Changes that somebody may not know yet."""
+
+
+def is_revoking(row: ReadOnlyColumnCollection[str, Any]) -> Any:  # noqa: ANN401 (a column with a name)
+    """Whether the revocation of a key or secret is still to be confirmed."""
+    return row.revoke_seq.in_(OPEN_CHANGES).label("revoking")
+
+
 WORKSPACE_COLUMNS = (*schema.workspace.c, *CLOCK_COLUMNS)
 """What ``workspace_of`` needs."""
 
-KEY_COLUMNS = (*schema.key.c, schema.workspace.c.name.label("workspace"), *CLOCK_COLUMNS, USAGE_TIME)
+KEY_COLUMNS = (
+    *schema.key.c,
+    schema.workspace.c.name.label("workspace"),
+    is_revoking(schema.key.c),
+    *CLOCK_COLUMNS,
+    USAGE_TIME,
+)
 """What ``keys_of`` needs, from ``KEY_SOURCE``."""
 
 KEY_SOURCE = schema.key.join(schema.workspace)
@@ -60,7 +79,12 @@ _USED: Final = (
     .lateral("used")
 )
 _SECRETS: Final = (
-    select(schema.secret, _USED.c.usage_total, _USED.c.last_used_time)
+    select(
+        schema.secret,
+        is_revoking(schema.secret.c),
+        _USED.c.usage_total,
+        _USED.c.last_used_time,
+    )
     .select_from(schema.secret.join(_USED, true()))
     .where(schema.secret.c.key_id == any_(bindparam("key_ids", type_=ARRAY(Uuid))))
     .order_by(schema.secret.c.create_time, schema.secret.c.id)
@@ -129,11 +153,14 @@ def _revocation_values(revocation: Revocation | None) -> dict[str, Any]:
     return {
         "revoke_time": revocation and revocation.time,
         "revoke_reason": revocation.reason if revocation else "",
+        "revoke_seq": revocation and (revocation.revision.seq if revocation.revision else THIS_CHANGE),
     }
 
 
-def _revocation_of(time: datetime | None, reason: str) -> Revocation | None:
-    return None if time is None else Revocation(time, reason)
+def _revocation_of(row: Row[Any], epoch: UUID) -> Revocation | None:
+    if row.revoke_time is None:
+        return None
+    return Revocation(row.revoke_time, row.revoke_reason, not row.revoking, Revision(epoch, row.revoke_seq))
 
 
 def _secret_of(row: Row[Any], epoch: UUID) -> Secret:
@@ -143,7 +170,7 @@ def _secret_of(row: Row[Any], epoch: UUID) -> Secret:
         create_time=row.create_time,
         retire_time=row.retire_time,
         revision=Revision(epoch, row.seq),
-        revocation=_revocation_of(row.revoke_time, row.revoke_reason),
+        revocation=_revocation_of(row, epoch),
         predecessor_retire_time=row.predecessor_retire_time,
         usage_total=int(row.usage_total),
         last_used_time=row.last_used_time,
@@ -170,7 +197,7 @@ def _key_of(row: Row[Any]) -> Key:
         revision=Revision(row.epoch, row.seq),
         expire_time=row.expire_time,
         suspended=row.suspended,
-        revocation=_revocation_of(row.revoke_time, row.revoke_reason),
+        revocation=_revocation_of(row, row.epoch),
         version=row.version,
         usage_time=row.usage_time,
     )

@@ -60,6 +60,8 @@ key_change = Table(
     Column("final", Boolean, nullable=False),
     _time("at"),
     Column("restrictive", Boolean, nullable=False),
+    Index("key_change_open", "seq", postgresql_where=text("NOT final")),
+    Index("key_change_at", "at", postgresql_where=text("final")),
 )
 
 lease_member = Table(
@@ -71,6 +73,7 @@ lease_member = Table(
     Column("lease_ms", Integer, nullable=False),
     _text("host"),
     _time("started_at"),
+    Column("report", JSONB, nullable=False, server_default=text("'{}'")),
 )
 
 tag_key = Table(
@@ -86,6 +89,7 @@ pepper = Table(
     Column("fingerprint", LargeBinary, primary_key=True),
     Column("signing", Boolean, nullable=False),
     _time("create_time"),
+    _time("retire_time", nullable=True),
     Index("pepper_signing", "signing", unique=True, postgresql_where=text("signing")),
 )
 
@@ -130,6 +134,7 @@ key = Table(
     _text("revoke_reason"),
     Column("version", Integer, nullable=False),
     Column("seq", BigInteger, nullable=False),
+    Column("revoke_seq", BigInteger),
     Index("key_newest", "create_time", "id"),
     Index("key_of_workspace", "workspace_id", "create_time", "id"),
     Index("key_unrevoked", "workspace_id", postgresql_where=text("revoke_time IS NULL")),
@@ -156,6 +161,7 @@ secret = Table(
     _text("revoke_reason"),
     Column("seq", BigInteger, nullable=False),
     _time("predecessor_retire_time", nullable=True),
+    Column("revoke_seq", BigInteger),
     Index("secret_of_key", "key_id"),
     Index("secret_hint", "hint"),
 )

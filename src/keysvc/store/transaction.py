@@ -5,10 +5,25 @@ Order of locks, everywhere: workspace row, key row, the callers' lock, the clock
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Select, Table, bindparam, cast, exists, func, insert, null, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Table,
+    bindparam,
+    cast,
+    exists,
+    func,
+    insert,
+    literal,
+    literal_column,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import UpdateBase
@@ -21,6 +36,7 @@ from keysvc.core.pepper import Proof
 from keysvc.core.restriction import is_key_restricted, is_workspace_restricted
 from keysvc.core.revision import Revision
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
+from keysvc.lease.barrier import Commit
 from keysvc.store.rows import (
     CLOCK_COLUMNS,
     KEY_COLUMNS,
@@ -33,6 +49,8 @@ from keysvc.store.rows import (
     workspace_values,
 )
 from keysvc.store.schema import audit_event, key, key_activity, key_change, request, revocation_clock, secret, workspace
+
+D = TypeVar("D", Key, Secret)
 
 CALLERS_LOCK: Final = 0x6B65797376630001
 """Advisory lock held while the last usable operator key is looked for, so that two cannot be revoked at once."""
@@ -48,13 +66,16 @@ class Transaction:
     Parameters:
         connection: in a transaction that the owner commits.
         stamp: who makes the change.
+        timeline: SQL of the database's timeline.
         is_first: no attempt has been made before.
     """
 
-    def __init__(self, connection: AsyncConnection, stamp: Stamp, *, is_first: bool) -> None:
+    def __init__(self, connection: AsyncConnection, stamp: Stamp, *, timeline: str, is_first: bool) -> None:
         self._connection = connection
         self._stamp = stamp
+        self._timeline = timeline
         self._is_first = is_first
+        self._commit: Commit | None = None
         self._clock: tuple[datetime, UUID] | None = None
 
     @property
@@ -76,6 +97,15 @@ class Transaction:
         """Read the database's clock, for a creation that locks nothing."""
         row = (await self._connection.execute(select(*CLOCK_COLUMNS))).one()
         self._clock = row.at, row.epoch
+
+    async def read_commit(self) -> Commit:
+        """Where the change is committed; with revision 0, if Verify's answers do not depend on anything in it."""
+        if self._commit is None:
+            timeline: ColumnElement[str] = literal_column(self._timeline)
+            clock = select(revocation_clock.c.epoch, timeline, revocation_clock.c.lease_ms_max, func.clock_timestamp())
+            epoch, *rest = (await self._connection.execute(clock)).one()
+            self._commit = Commit(Revision(epoch, 0), *rest)
+        return self._commit
 
     async def settle(self) -> None:
         """Raise ``AlreadyCommittedError`` if an earlier attempt was committed."""
@@ -236,10 +266,10 @@ class Transaction:
             before=was,
             after=is_now,
         )
-        secrets = tuple(
-            replace(each, revision=revision or each.revision) if each in changed else each for each in after.secrets
-        )
-        return replace(after, revision=revision or after.revision, secrets=secrets)
+        if revision is None:
+            return after
+        secrets = tuple(_dated(each, revision) if each in changed else each for each in after.secrets)
+        return replace(_dated(after, revision), secrets=secrets)
 
     async def _locked_workspace(self, query: Select[Any], name: str) -> Workspace | None:
         row = (await self._connection.execute(query, {"name": name})).one_or_none()
@@ -269,7 +299,13 @@ class Transaction:
                 do not depend on it.
             target: workspace, key and secret of the audit event.
         """
-        return await self._finish(_closing(rows, log, self.at), {}, target=target, before=before, after=after)
+        statement = _closing(rows, log, self.at, self._timeline)
+        row = await self._finish(statement, {}, target=target, before=before, after=after)
+        if log is None:
+            return None
+        revision = Revision(row.epoch, row.seq)
+        self._commit = Commit(revision, row.timeline, row.lease_ms_max, self.at, is_restrictive=log[2])
+        return revision
 
     async def _finish(
         self,
@@ -279,8 +315,8 @@ class Transaction:
         target: tuple[str, UUID | None, str | None],
         before: dict[str, Any] | None,
         after: dict[str, Any],
-    ) -> Revision | None:
-        """Execute a closing statement.
+    ) -> Any:  # noqa: ANN401 (a row)
+        """Execute a closing statement; its row.
 
         Parameters:
             values: of its parameters, but those of the audit event.
@@ -300,25 +336,46 @@ class Transaction:
             "request_id": self._stamp.request_id,
             "source_ip": self._stamp.source_ip,
         }
-        taken = (await self._connection.execute(statement, values | _values(audit_event, event))).scalar_one()
-        return None if taken is None else Revision(self.start.epoch, taken)
+        return (await self._connection.execute(statement, values | _values(audit_event, event))).one()
 
 
-def _closing(rows: list[Any], log: tuple[str, UUID, bool] | None, at: datetime | None = None) -> Select[Any]:
-    """A closing statement: ``rows``, their entry in the log at ``at``, and the audit event, by ``_parameters``."""
-    clock = (
-        update(revocation_clock).values(seq=revocation_clock.c.seq + 1).returning(revocation_clock.c.seq).cte("clock")
-    )
+def _closing(
+    rows: list[Any], log: tuple[str, UUID, bool] | None, at: datetime | None = None, timeline: str = ""
+) -> Select[Any]:
+    """A closing statement: ``rows``, their entry in the log at ``at``, and the audit event, by ``_parameters``.
+
+    With an entry in the log it answers what the barrier of the change must know.
+    """
+    clock = revocation_clock.c
+    taken = update(revocation_clock).values(seq=clock.seq + 1).returning(clock.epoch, clock.seq, clock.lease_ms_max)
+    this = taken.cte("clock")
+    columns: list[Any] = [literal(0).label("seq")]
     seq: Any = cast(null(), BigInteger)
     if log:
-        seq = select(clock.c.seq).scalar_subquery()
+        columns = [*this.c, literal_column(timeline).label("timeline")]
+        seq = select(this.c.seq).scalar_subquery()
         rows = [row.values(seq=seq) for row in rows]
+        kind, subject_id, is_restrictive = log
         rows.append(
-            # Final at once: nobody answers from memory, so there is nobody to wait for.
-            insert(key_change).values(seq=seq, kind=log[0], subject_ids=[log[1]], restrictive=log[2], final=True, at=at)
+            insert(key_change).values(
+                seq=seq,
+                kind=kind,
+                subject_ids=[subject_id],
+                restrictive=is_restrictive,
+                final=not is_restrictive,
+                at=at,
+            )
         )
     event = insert(audit_event).values(_parameters(audit_event) | {"seq": seq})
-    return select(seq.label("seq")).add_cte(*(row.cte(f"row_{n}") for n, row in enumerate((*rows, event))))
+    return select(*columns).add_cte(*(row.cte(f"row_{n}") for n, row in enumerate((*rows, event))))
+
+
+def _dated(changed: D, revision: Revision) -> D:
+    """A key or secret with the revision of the change, and with that of its revocation if this is it."""
+    revocation = changed.revocation
+    if revocation is not None and revocation.revision is None:
+        revocation = replace(revocation, revision=revision)
+    return replace(changed, revision=revision, revocation=revocation)
 
 
 def _parameters(table: Table) -> dict[str, Any]:

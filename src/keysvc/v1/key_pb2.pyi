@@ -65,9 +65,7 @@ class Key(_message.Message):
         STATE_SUSPENDED: Key._State.ValueType  # 2
         """Refused until Resume."""
         STATE_REVOKING: Key._State.ValueType  # 3
-        """Revoked, and refused by whoever has heard of it; some replica may not have. Terminal like REVOKED.
-        Not sent yet: nobody answers from memory so far, so a revocation is final when it commits.
-        """
+        """Revoked, and refused by whoever has heard of it; some replica may not have. Terminal like REVOKED."""
         STATE_REVOKED: Key._State.ValueType  # 4
         """Refused by everybody for ever."""
         STATE_EXPIRED: Key._State.ValueType  # 5
@@ -87,9 +85,7 @@ class Key(_message.Message):
     STATE_SUSPENDED: Key.State.ValueType  # 2
     """Refused until Resume."""
     STATE_REVOKING: Key.State.ValueType  # 3
-    """Revoked, and refused by whoever has heard of it; some replica may not have. Terminal like REVOKED.
-    Not sent yet: nobody answers from memory so far, so a revocation is final when it commits.
-    """
+    """Revoked, and refused by whoever has heard of it; some replica may not have. Terminal like REVOKED."""
     STATE_REVOKED: Key.State.ValueType  # 4
     """Refused by everybody for ever."""
     STATE_EXPIRED: Key.State.ValueType  # 5

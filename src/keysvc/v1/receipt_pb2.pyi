@@ -62,9 +62,7 @@ class Receipt(_message.Message):
         STATE_COMPLETE: Receipt._State.ValueType  # 1
         """No Verify that starts now, anywhere, is judged by the state before the change."""
         STATE_PENDING: Receipt._State.ValueType  # 2
-        """Committed and durable, true everywhere by effective_by at the latest.
-        Not sent yet: every Verify reads the database so far, so that a committed change is true everywhere.
-        """
+        """Committed and durable, true everywhere by effective_by at the latest. Repeat the call to wait for it again."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Whether the change is already true everywhere."""
@@ -74,9 +72,7 @@ class Receipt(_message.Message):
     STATE_COMPLETE: Receipt.State.ValueType  # 1
     """No Verify that starts now, anywhere, is judged by the state before the change."""
     STATE_PENDING: Receipt.State.ValueType  # 2
-    """Committed and durable, true everywhere by effective_by at the latest.
-    Not sent yet: every Verify reads the database so far, so that a committed change is true everywhere.
-    """
+    """Committed and durable, true everywhere by effective_by at the latest. Repeat the call to wait for it again."""
 
     class _Path:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -89,9 +85,7 @@ class Receipt(_message.Message):
         PATH_ACK: Receipt._Path.ValueType  # 1
         """Everybody who answers from memory has confirmed the change, or nobody answers from memory."""
         PATH_TIMER: Receipt._Path.ValueType  # 2
-        """Every lease granted before the change has run out.
-        Not sent yet: there are no leases so far.
-        """
+        """Every lease of those who have not confirmed the change has run out."""
 
     class Path(_Path, metaclass=_PathEnumTypeWrapper):
         """How completeness was established."""
@@ -101,9 +95,7 @@ class Receipt(_message.Message):
     PATH_ACK: Receipt.Path.ValueType  # 1
     """Everybody who answers from memory has confirmed the change, or nobody answers from memory."""
     PATH_TIMER: Receipt.Path.ValueType  # 2
-    """Every lease granted before the change has run out.
-    Not sent yet: there are no leases so far.
-    """
+    """Every lease of those who have not confirmed the change has run out."""
 
     REVISION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -127,7 +119,7 @@ class Receipt(_message.Message):
 
     @_builtins.property
     def unacknowledged(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Hosts that were waited for in vain, until their leases ran out."""
+        """Hosts that were waited for in vain, until their leases ran out; with PENDING those that have not confirmed so far."""
 
     def __init__(
         self,

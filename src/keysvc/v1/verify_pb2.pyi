@@ -41,9 +41,7 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_ENVIRONMENT_MISMATCH: _Verdict.ValueType  # 5
     """The key is of the other environment. HTTP 401."""
     VERDICT_REVOKING: _Verdict.ValueType  # 6
-    """The key or its secret is revoked, and not everybody has confirmed yet. HTTP 401.
-    Not sent yet: a revocation is final when it commits so far.
-    """
+    """The key or its secret is revoked, and not everybody has confirmed yet. HTTP 401."""
     VERDICT_REVOKED: _Verdict.ValueType  # 7
     """The key or its secret is revoked. HTTP 401."""
     VERDICT_SUSPENDED: _Verdict.ValueType  # 8
@@ -84,9 +82,7 @@ VERDICT_WORKSPACE_MISMATCH: Verdict.ValueType  # 4
 VERDICT_ENVIRONMENT_MISMATCH: Verdict.ValueType  # 5
 """The key is of the other environment. HTTP 401."""
 VERDICT_REVOKING: Verdict.ValueType  # 6
-"""The key or its secret is revoked, and not everybody has confirmed yet. HTTP 401.
-Not sent yet: a revocation is final when it commits so far.
-"""
+"""The key or its secret is revoked, and not everybody has confirmed yet. HTTP 401."""
 VERDICT_REVOKED: Verdict.ValueType  # 7
 """The key or its secret is revoked. HTTP 401."""
 VERDICT_SUSPENDED: Verdict.ValueType  # 8
@@ -118,15 +114,11 @@ class _BasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Basis.ValueType
     BASIS_UNSPECIFIED: _Basis.ValueType  # 0
     """No record of a key was needed (MALFORMED)."""
     BASIS_MEMORY: _Basis.ValueType  # 1
-    """From memory, under a valid lease.
-    Not sent yet: every Verify reads the database so far.
-    """
+    """From memory, under a valid lease."""
     BASIS_DATABASE: _Basis.ValueType  # 2
     """Read from the database during the call."""
     BASIS_STALE: _Basis.ValueType  # 3
-    """From memory after the lease ended, within the bound that the operator allowed for a database outage.
-    Not sent yet.
-    """
+    """From memory after the lease ended, within the bound that the operator allowed for a database outage."""
 
 class Basis(_Basis, metaclass=_BasisEnumTypeWrapper):
     """Where an answer came from."""
@@ -134,15 +126,11 @@ class Basis(_Basis, metaclass=_BasisEnumTypeWrapper):
 BASIS_UNSPECIFIED: Basis.ValueType  # 0
 """No record of a key was needed (MALFORMED)."""
 BASIS_MEMORY: Basis.ValueType  # 1
-"""From memory, under a valid lease.
-Not sent yet: every Verify reads the database so far.
-"""
+"""From memory, under a valid lease."""
 BASIS_DATABASE: Basis.ValueType  # 2
 """Read from the database during the call."""
 BASIS_STALE: Basis.ValueType  # 3
-"""From memory after the lease ended, within the bound that the operator allowed for a database outage.
-Not sent yet.
-"""
+"""From memory after the lease ended, within the bound that the operator allowed for a database outage."""
 Global___Basis: _TypeAlias = Basis  # noqa: Y015
 
 @_typing.final

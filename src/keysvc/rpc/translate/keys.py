@@ -9,7 +9,6 @@ from keysvc.core.errors import NotBuilt
 from keysvc.core.key import (
     DISPLAY_NAME_CHARACTERS_MAX,
     OWNER_CHARACTERS_MAX,
-    REASON_CHARACTERS_MAX,
     TAG_CHARACTERS_MAX,
     TAGS_MAX,
     WORKSPACES_MAX,
@@ -24,7 +23,9 @@ from keysvc.core.scope import SCOPES_MAX, parse_grant
 from keysvc.core.workspace import parse_role, parse_workspace_name
 from keysvc.rpc.fields import Fields
 from keysvc.rpc.translate.pages import read_page
-from keysvc.rpc.translate.times import check_wait, timestamp
+from keysvc.rpc.translate.receipts import read_asked, read_reason
+from keysvc.rpc.translate.times import timestamp
+from keysvc.service.confirming import ChangeRequest
 from keysvc.service.issuing import NewKey
 from keysvc.service.minting import RequestClaim
 from keysvc.service.reading import Page, PageRequest
@@ -52,11 +53,6 @@ def read_environment(fields: Fields, environment: key_pb2.Environment.ValueType)
     if environment not in key_pb2.Environment.values():
         fields.bad("environment", "must be ENVIRONMENT_LIVE or ENVIRONMENT_TEST")
     return _ENVIRONMENT_OF.get(environment)
-
-
-def read_reason(fields: Fields, reason: str) -> str:
-    """A reason for the audit event."""
-    return fields.text("reason", reason, characters_max=REASON_CHARACTERS_MAX)
 
 
 def read_create(request: key_service_pb2.CreateRequest) -> NewKey:
@@ -122,11 +118,10 @@ def read_update(request: key_service_pb2.UpdateRequest) -> KeyUpdate:
     fields = Fields("key.", whole.violations)
     key_id = fields.uuid("id", request.key.id)
     values = whole.masked(request.update_mask, _SETTABLE, lambda read: read(fields, request.key))
-    reason = read_reason(whole, request.reason)
-    check_wait(whole, request.wait)
+    change = read_asked(whole, request)
     if any(each.field in {"key.id", "update_mask"} for each in whole.violations):
         whole.done()
-    return KeyUpdate(key_id, values, request.key.etag, reason, tuple(request.key.scopes), whole.violations)
+    return KeyUpdate(key_id, values, request.key.etag, change, tuple(request.key.scopes), whole.violations)
 
 
 def _read_ip_allowlist(fields: Fields, texts: Iterable[str]) -> tuple[str, ...]:
@@ -193,34 +188,31 @@ def read_rotate(request: key_service_pb2.RotateRequest) -> Rotation:
         fields.uuid("key_id", request.key_id),
         fields.overlap("overlap", request, OVERLAP_DEFAULT, OVERLAP_MAX),
         _read_claim(fields, request),
-        read_reason(fields, request.reason),
+        read_asked(fields, request),
     )
-    check_wait(fields, request.wait)
     fields.done()
     return rotation
 
 
 def read_change(
     request: key_service_pb2.SuspendRequest | key_service_pb2.ResumeRequest | key_service_pb2.CancelRotationRequest,
-) -> tuple[UUID, str]:
-    """The key's id and the reason."""
+) -> tuple[UUID, ChangeRequest]:
+    """The key's id, and what is said of every change."""
     fields = Fields()
     key_id = fields.uuid("key_id", request.key_id)
-    reason = read_reason(fields, request.reason)
-    check_wait(fields, request.wait)
+    asked = read_asked(fields, request)
     fields.done()
-    return key_id, reason
+    return key_id, asked
 
 
-def read_revoke(request: key_service_pb2.RevokeRequest) -> tuple[UUID, str | None, str]:
-    """The key's id, the secret's and the reason."""
+def read_revoke(request: key_service_pb2.RevokeRequest) -> tuple[UUID, str | None, ChangeRequest]:
+    """The key's id, the secret's, and what is said of every change."""
     fields = Fields()
     key_id = fields.uuid("key_id", request.key_id)
     secret_id = fields.optional("secret_id", request.secret_id, parse_secret_id)
-    reason = read_reason(fields, request.reason)
-    check_wait(fields, request.wait)
+    asked = read_asked(fields, request)
     fields.done()
-    return key_id, secret_id, reason
+    return key_id, secret_id, asked
 
 
 def key_message(key: Key) -> key_pb2.Key:

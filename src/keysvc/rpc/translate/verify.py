@@ -12,19 +12,25 @@ from keysvc.core.workspace import parse_workspace_name
 from keysvc.rpc.fields import Fields
 from keysvc.rpc.translate.keys import ENVIRONMENTS, read_environment
 from keysvc.rpc.translate.times import timestamp
-from keysvc.service.verifying import Answer
+from keysvc.service.verifying import Answer, Basis
 from keysvc.v1 import verify_pb2
 
 BATCH_MAX: Final = 1000
 BATCH_SCOPES_MAX: Final = 10_000
 
 VERDICTS: Final = {verdict: verify_pb2.Verdict.Value(f"VERDICT_{verdict.name}") for verdict in Verdict}
+_BASES: Final = {
+    Basis.MEMORY: verify_pb2.BASIS_MEMORY,
+    Basis.DATABASE: verify_pb2.BASIS_DATABASE,
+    Basis.STALE: verify_pb2.BASIS_STALE,
+}
 _MESSAGES: Final = {
     Verdict.VALID: "the key is valid",
     Verdict.MALFORMED: "the text is no key string of this deployment",
     Verdict.NOT_FOUND: "there is no such key",
     Verdict.WORKSPACE_MISMATCH: "the key is of another workspace",
     Verdict.ENVIRONMENT_MISMATCH: "the key is of the other environment",
+    Verdict.REVOKING: "the key or its secret is revoked, which not everybody may know yet",
     Verdict.REVOKED: "the key or its secret is revoked",
     Verdict.SUSPENDED: "the key is suspended",
     Verdict.WORKSPACE_SUSPENDED: "the workspace is suspended",
@@ -70,6 +76,7 @@ def _read_presentation(fields: Fields, request: verify_pb2.VerifyRequest) -> Pre
         required_scopes=fields.each("required_scopes", request.required_scopes, parse_scope, SCOPES_MAX),
         source_ip=fields.optional("source_ip", request.source_ip, parse_address),
         at_least=_read_at_least(fields, request.consistency),
+        strong=request.consistency.WhichOneof("level") == "strong",
     )
 
 
@@ -84,7 +91,7 @@ def answer_message(answer: Answer) -> verify_pb2.VerifyResponse:
     message = verify_pb2.VerifyResponse(verdict=VERDICTS[answer.verdict], message=_MESSAGES[answer.verdict])
     if answer.revision is not None:
         message.revision = str(answer.revision)
-        message.basis = verify_pb2.BASIS_DATABASE
+        message.basis = _BASES[answer.basis]
     record = answer.record
     if record is not None:
         message.MergeFrom(

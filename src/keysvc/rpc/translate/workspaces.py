@@ -16,9 +16,10 @@ from keysvc.core.workspace import (
     parse_workspace_name,
 )
 from keysvc.rpc.fields import Fields
-from keysvc.rpc.translate.keys import read_reason
 from keysvc.rpc.translate.pages import read_page
-from keysvc.rpc.translate.times import check_wait, duration, timestamp
+from keysvc.rpc.translate.receipts import read_asked, read_reason
+from keysvc.rpc.translate.times import duration, timestamp
+from keysvc.service.confirming import ChangeRequest
 from keysvc.service.reading import Page, PageRequest
 from keysvc.service.tenancy import WorkspaceSettings
 from keysvc.v1 import workspace_service_pb2
@@ -79,19 +80,18 @@ def read_create(
 
 def read_update(
     request: workspace_service_pb2.UpdateWorkspaceRequest,
-) -> tuple[str, WorkspaceSettings, str]:
-    """Name, what to set and reason. Raises nothing but for name and mask, as above."""
+) -> tuple[str, WorkspaceSettings, ChangeRequest]:
+    """Name, what to set, and what is said of every change. Raises nothing but for name and mask, as above."""
     if "rotation_policy" in request.update_mask.paths:
         raise NotBuilt("workspace.rotation_policy is not built yet")
     whole = Fields()
     fields = Fields("workspace.", whole.violations)
     name = fields.read("name", request.workspace.name, parse_workspace_name, "")
     values = whole.masked(request.update_mask, _SETTABLE, lambda read: read(fields, request.workspace))
-    reason = read_reason(whole, request.reason)
-    check_wait(whole, request.wait)
+    asked = read_asked(whole, request)
     if not name or any(each.field == "update_mask" for each in whole.violations):
         fields.done()
-    return name, WorkspaceSettings(values, request.workspace.etag, whole.violations), reason
+    return name, WorkspaceSettings(values, request.workspace.etag, whole.violations), asked
 
 
 def read_get(request: workspace_service_pb2.GetWorkspaceRequest) -> str:
@@ -113,14 +113,13 @@ def read_list(request: workspace_service_pb2.ListWorkspacesRequest) -> tuple[str
 
 def read_change(
     request: workspace_service_pb2.SuspendWorkspaceRequest | workspace_service_pb2.ResumeWorkspaceRequest,
-) -> tuple[str, str]:
-    """Name and reason."""
+) -> tuple[str, ChangeRequest]:
+    """Name, and what is said of every change."""
     fields = Fields()
     name = fields.read("name", request.name, parse_workspace_name, "")
-    reason = read_reason(fields, request.reason)
-    check_wait(fields, request.wait)
+    asked = read_asked(fields, request)
     fields.done()
-    return name, reason
+    return name, asked
 
 
 def workspace_message(workspace: Workspace) -> workspace_service_pb2.Workspace:

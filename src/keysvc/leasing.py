@@ -1,0 +1,116 @@
+"""Leasing: what a server needs to answer from memory, opened and closed in the right order."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from keysvc.lease.barrier import Promotions
+from keysvc.lease.holder import Holder
+from keysvc.lease.memory import RECORDS_MAX, Memory
+from keysvc.lease.terms import Clock, Terms, boottime
+from keysvc.service.renewing import LeaseTooLongError, Renewing
+from keysvc.service.waiting import COUNT_LIMIT_SECONDS, Waiting
+from keysvc.storage import StartError, Storage
+from keysvc.store.leases import Listener, Membership, Registry
+from keysvc.store.line import Line
+
+REPORT_SECONDS: Final = 1.0
+"""How often a member tells about itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What leasing is made of. Tests hand over others, which they must then show to be wrong."""
+
+    clock: Clock = boottime
+    memory: Callable[..., Memory] = Memory
+    holder: Callable[..., Holder] = Holder
+    membership: Callable[..., Membership] = Membership
+    registry: Callable[..., Registry] = Registry
+    renewing: Callable[..., Renewing] = Renewing
+    waiting: Callable[..., Waiting] = Waiting
+
+
+REAL: Final = Parts()
+"""As in ``keysvc.lease``."""
+
+
+@dataclass(slots=True)
+class Leasing:
+    """What answers from memory, and what waits for those who do.
+
+    Parameters:
+        holder: of this process.
+        waiting: for the barriers of its changes.
+        clock: of the leases.
+        tell: what the process says about itself to operators, besides its barriers.
+    """
+
+    holder: Holder
+    waiting: Waiting
+    clock: Clock
+    tell: Callable[[], dict[str, Any]] = dict
+
+
+@asynccontextmanager
+async def open_waiting(storage: Storage, terms: Terms, parts: Parts = REAL) -> AsyncIterator[Waiting]:
+    """What waits for barriers, for a process that does not answer from memory itself."""
+    line = Line(storage.url, "keysvc barrier", COUNT_LIMIT_SECONDS)
+    waiting = parts.waiting(parts.registry(line, storage.timeline), Promotions(), terms, parts.clock)
+    try:
+        yield waiting
+    finally:
+        await waiting.stop()
+        await line.close()
+
+
+@asynccontextmanager
+async def open_leasing(
+    storage: Storage, terms: Terms, parts: Parts = REAL, *, records_max: int = RECORDS_MAX
+) -> AsyncIterator[Leasing]:
+    """Answer from memory from now on.
+
+    Raises:
+        StartError: the database does not allow such long leases.
+    """
+    clock = parts.clock
+    holder = parts.holder(parts.memory(records_max=records_max), terms, clock)
+    # Lines of their own: whatever else is asked, a renewal waits for nothing.
+    renewals = Line(storage.url, "keysvc lease", terms.renewal_limit_seconds)
+    async with open_waiting(storage, terms, parts) as waiting:
+        leasing = Leasing(holder, waiting, clock)
+        told_at = -REPORT_SECONDS
+
+        def report() -> dict[str, Any] | None:
+            nonlocal told_at
+            if clock() < told_at + REPORT_SECONDS:
+                return None
+            told_at = clock()
+            return {"remembered": len(holder.memory), "barriers": waiting.report(), **leasing.tell()}
+
+        renewing = parts.renewing(
+            holder,
+            parts.membership(renewals, storage.timeline),
+            host=f"{socket.gethostname()}/{os.getpid()}",
+            new_id=uuid4,
+            report=report,
+            clock=clock,
+        )
+        listener = Listener(storage.url, renewing.wake, terms.renewal_limit_seconds)
+        waiting.wake = renewing.wake
+        try:
+            await renewing.start()
+            listener.start()
+            yield leasing
+        except LeaseTooLongError as error:
+            raise StartError(
+                f"{error}: shorten --lease-seconds and --stale-seconds, or run keysvc lease-limit"
+            ) from None
+        finally:
+            await asyncio.gather(listener.stop(), renewing.stop())
+            await renewals.close()

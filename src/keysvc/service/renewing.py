@@ -1,0 +1,142 @@
+"""Renews the lease of this process, for as long as it serves."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+
+from keysvc.core.errors import Unavailable
+from keysvc.lease.holder import Holder, Outcome
+from keysvc.lease.terms import Clock
+from keysvc.service.ports import Membership
+
+_LEAVE_SECONDS: Final = 0.5
+
+_log = structlog.get_logger("keysvc.lease")
+
+
+class LeaseTooLongError(Exception):
+    """The database allows no such long lease."""
+
+
+class Renewing:
+    """Keeps a holder a member, and its lease running.
+
+    Parameters:
+        holder: whose lease it is.
+        membership: where its row is.
+        host: by which operators know it.
+        new_id: makes member ids.
+        report: what the row shall say about this process to operators.
+        clock: of the leases.
+    """
+
+    def __init__(  # noqa: PLR0913 (one for each thing that a member needs)
+        self,
+        holder: Holder,
+        membership: Membership,
+        *,
+        host: str,
+        new_id: Callable[[], UUID],
+        report: Callable[[], dict[str, Any]],
+        clock: Clock,
+    ) -> None:
+        self._holder = holder
+        self._membership = membership
+        self._host = host
+        self._new_id = new_id
+        self._report = report
+        self._clock = clock
+        self._rows: list[UUID] = []
+        self._acknowledged = -1
+        self._is_woken = False
+        self._signal = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Ask for the first lease, and go on in the background, also if there is none yet.
+
+        Raises:
+            LeaseTooLongError: there will never be one.
+        """
+        with suppress(Unavailable):
+            await self._join()
+            await self._round()
+        self._running = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Give up the lease, then the membership: the row stands for as long as anything is answered from memory."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        self._holder.lose()
+        with suppress(Unavailable):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._membership.leave(self._rows)
+
+    def wake(self, seq: int) -> None:
+        """There is a change: hear of it, and acknowledge it, now. Nothing is lost if nobody calls this, but time."""
+        if seq > self._acknowledged:
+            self._is_woken = True
+            self._signal.set()
+
+    async def _run(self) -> None:
+        while True:
+            pause = self._holder.terms.renew_seconds
+            try:
+                if self._holder.member_id is None:
+                    await self._join()
+                if await self._round():
+                    continue
+            except Unavailable:
+                self._holder.cut_off()
+                pause /= 4
+            except LeaseTooLongError as error:
+                _log.error("no lease", reason=str(error))
+            except Exception:  # noqa: BLE001 (without a lease everything is read, which is slow and right)
+                self._holder.lose()
+                _log.exception("renewal failed")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._signal.wait(), pause)
+            self._signal.clear()
+
+    async def _join(self) -> None:
+        """Become a member under a new id; the rows of earlier ids go, also of those that may not have come to be."""
+        self._holder.lose()
+        member_id = self._new_id()
+        earlier, self._rows = self._rows, [*self._rows, member_id]
+        terms = self._holder.terms
+        log = await self._membership.join(member_id, host=self._host, lease_ms=terms.lease_ms, instead_of=earlier)
+        if log is None:
+            raise LeaseTooLongError(f"a lease of {terms.lease_ms} ms is longer than this database allows")
+        self._rows = [member_id]
+        self._acknowledged = log.seq
+        self._holder.joined(member_id, log)
+
+    async def _round(self) -> bool:
+        """Renew once; whether to renew again at once.
+
+        One thing after the other: were a fetch under way beside a renewal, its answer could go back behind what the
+        renewal has applied.
+        """
+        holder = self._holder
+        if holder.member_id is None:
+            return False
+        if self._is_woken:
+            self._is_woken = False
+            # Applied first, so that one renewal acknowledges it.
+            if holder.fetched(await self._membership.fetch(holder.applied.seq)) is Outcome.LOST:
+                return True
+        member_id, applied = holder.member_id, holder.applied
+        sent = self._clock()
+        news = await self._membership.renew(member_id, applied, self._report())
+        outcome = holder.renewed(sent, news)
+        self._acknowledged = applied.seq
+        if outcome is Outcome.LOST:
+            _log.warning("lease lost: joining again")
+        elif outcome is Outcome.PAUSED:
+            _log.error("this machine was paused for longer than its leases: everything remembered is forgotten")
+        return outcome is not Outcome.EXTENDED or self._is_woken
