@@ -31,6 +31,10 @@ PATIENT = Limits(change_seconds=20, look_up_seconds=20)
 """For tests that are not about time, on machines that are busy with others."""
 
 
+TERMS = Terms()
+"""Of leases, as they are by default."""
+
+
 @dataclass
 class Refused(Exception):  # noqa: N818 (named for what happened)
     """An RPC that failed, with its details unpacked."""
@@ -172,7 +176,7 @@ class Deployment:
         peppers: Peppers,
         operator_key: str | None = None,
         limits: Limits = PATIENT,
-        terms: Terms = Terms(),
+        terms: Terms = TERMS,
         **tls: Path,
     ) -> Self:
         """Start a server; ``stack`` stops it. Without an operator key one is created.
