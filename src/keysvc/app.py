@@ -19,7 +19,8 @@ from keysvc.core.keystring import KeyString
 from keysvc.core.page import PageTokens
 from keysvc.core.permission import Permission
 from keysvc.core.usage import Meter
-from keysvc.leasing import REAL, Leasing, Parts, open_leasing
+from keysvc.lease.terms import boottime
+from keysvc.leasing import REAL, Leasing, Parts, open_leasing, open_waiting
 from keysvc.reloading import Reloaded, reloading
 from keysvc.rpc.door import Door
 from keysvc.rpc.server import Server, check_address
@@ -31,20 +32,23 @@ from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
 from keysvc.service.metering import FLUSH_SECONDS, Metering
 from keysvc.service.minting import REPEATABLE, Minting
+from keysvc.service.peppering import REFRESH_SECONDS, Rehashing
 from keysvc.service.periodic import Periodic
 from keysvc.service.reading import Reading
 from keysvc.service.recording import Recording
 from keysvc.service.rotating import Rotating
 from keysvc.service.tenancy import Tenancy
 from keysvc.service.updating import Updating
+from keysvc.service.upkeep import Upkeep
 from keysvc.service.verifying import Verifying
 from keysvc.settings import SettingError, Settings, read_certificate_callers
 from keysvc.stopping import stop_signal
-from keysvc.storage import StartError, Storage, open_storage
+from keysvc.storage import OpenDatabase, StartError, Storage, open_database, open_storage
 from keysvc.store.changes import Changes
 from keysvc.store.database import Database
 from keysvc.store.listings import Listings
 from keysvc.store.lookups import Lookups
+from keysvc.store.peppers import PepperStore
 from keysvc.store.sweeper import Sweeper
 from keysvc.store.usage_totals import UsageTotals
 
@@ -185,6 +189,18 @@ async def bootstrap(settings: Settings, *, another: bool) -> KeyString | None:
 
 
 @asynccontextmanager
+async def open_upkeep(settings: Settings) -> AsyncIterator[tuple[OpenDatabase, Upkeep]]:
+    """What operators look after a deployment with, beside servers that may be running.
+
+    Raises:
+        StartError: the database cannot be used.
+    """
+    async with open_database(settings, share=True) as opened, open_waiting(opened, settings.terms) as waiting:
+        changes = Changes(opened.database, opened.timeline)
+        yield opened, Upkeep(changes, Confirming(changes, waiting, boottime))
+
+
+@asynccontextmanager
 async def open_server(
     storage: Storage, settings: Settings, parts: Parts = REAL
 ) -> AsyncIterator[tuple[Server, Callers]]:
@@ -211,16 +227,21 @@ async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tupl
         application_name="keysvc background",
     )
     totals, sweeper, meter = UsageTotals(background), Sweeper(background), Meter()
+    rehashing = Rehashing(storage.peppers, leasing.holder.memory, PepperStore(background))
     verifying = Verifying(
         lookups,
         leasing.holder,
         storage.peppers,
-        signing=storage.keys.signing,
         tag_key=storage.keys.tag_key,
         hash_key=secrets.token_bytes(32),
         meter=meter,
+        rehashing=rehashing,
     )
-    leasing.tell = lambda: {"hits": verifying.hits, "misses": verifying.misses}
+    leasing.tell = lambda: {
+        "hits": verifying.hits,
+        "misses": verifying.misses,
+        "peppers": [each.hex() for each in storage.peppers.fingerprints],
+    }
     reading = _reading(storage)
     minting = _minting(storage)
     metering = Metering(meter, totals, f"server/{uuid4()}", clock=time.monotonic)
@@ -228,6 +249,7 @@ async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tupl
         Periodic("write usage", metering.flush, FLUSH_SECONDS),
         Periodic("remove sealed copies", partial(sweeper.remove_sealed_copies, REPEATABLE), SWEEP_SECONDS),
         Periodic("forget dead servers", totals.forget_dead_servers, FORGET_SECONDS),
+        Periodic("move digests", rehashing.flush, REFRESH_SECONDS),
         Periodic("finish barriers", leasing.waiting.sweep, FINISH_SECONDS),
         Periodic("trim the log of changes", partial(sweeper.trim_changes, KEPT), FORGET_SECONDS),
     )
@@ -277,7 +299,6 @@ def _minting(storage: Storage) -> Minting:
     """What makes secrets."""
     return Minting(
         storage.peppers,
-        signing=storage.keys.signing,
         tag_key=storage.keys.tag_key,
         entropy=secrets.token_bytes,
     )

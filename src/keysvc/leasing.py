@@ -15,7 +15,7 @@ from keysvc.lease.memory import RECORDS_MAX, Memory
 from keysvc.lease.terms import Clock, Terms, boottime
 from keysvc.service.renewing import LeaseTooLongError, Renewing
 from keysvc.service.waiting import COUNT_LIMIT_SECONDS, Waiting
-from keysvc.storage import StartError, Storage
+from keysvc.storage import OpenDatabase, StartError, Storage
 from keysvc.store.leases import Listener, Membership, Registry
 from keysvc.store.line import Line
 
@@ -58,7 +58,7 @@ class Leasing:
 
 
 @asynccontextmanager
-async def open_waiting(storage: Storage, terms: Terms, parts: Parts = REAL) -> AsyncIterator[Waiting]:
+async def open_waiting(storage: OpenDatabase, terms: Terms, parts: Parts = REAL) -> AsyncIterator[Waiting]:
     """What waits for barriers, for a process that does not answer from memory itself."""
     line = Line(storage.url, "keysvc barrier", COUNT_LIMIT_SECONDS)
     waiting = parts.waiting(parts.registry(line, storage.timeline), Promotions(), terms, parts.clock)

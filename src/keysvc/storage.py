@@ -49,8 +49,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
-    """An open database with the schema of this version, and the keys that belong to it.
+class OpenDatabase:
+    """An open database with the schema of this version.
 
     Parameters:
         timeline: SQL of the timeline of its write-ahead log.
@@ -58,10 +58,16 @@ class Storage:
 
     url: str = field(repr=False)
     database: Database
+    timeline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Storage(OpenDatabase):
+    """An open database, and the keys that belong to it."""
+
     peppers: Peppers
     keys: DeploymentKeys
     limits: Limits
-    timeline: str
 
 
 async def migrate_database(settings: Settings) -> tuple[str | None, str]:
@@ -75,10 +81,10 @@ async def migrate_database(settings: Settings) -> tuple[str | None, str]:
 
 
 @asynccontextmanager
-async def open_storage(
+async def open_database(
     settings: Settings, *, share: bool = False, migrating: bool = False, limits: Limits = Limits()
-) -> AsyncIterator[Storage]:
-    """An open database, checked: its schema is this version's, and this server holds the peppers that it needs.
+) -> AsyncIterator[OpenDatabase]:
+    """An open database, checked: its schema is this version's.
 
     Parameters:
         share: an embedded database may belong to another process.
@@ -95,22 +101,36 @@ async def open_storage(
             await _check_schema(url)
         database = Database(url, limit_seconds=limits.change_seconds)
         try:
-            peppers = settings.peppers
-            if peppers is None:
-                is_new = not await _patiently(partial(has_pepper, database))
-                peppers = await _blocking(partial(own_peppers, is_new=is_new), settings.folder)
-            keys = await _patiently(partial(read_deployment_keys, database, peppers.fingerprints[0]))
-            if not {keys.signing, *keys.needed} <= set(peppers.fingerprints):
-                raise StartError(
-                    "KEYSVC_PEPPERS or --peppers-file: a pepper is missing that living keys of this database need"
-                )
-            yield Storage(url, database, peppers, keys, limits, await find_timeline(database))
+            yield OpenDatabase(url, database, await _patiently(partial(find_timeline, database)))
         except KeysvcError as error:
             raise StartError(error.message) from error
         except DBAPIError as error:
             raise _unusable(error) from None
         finally:
             await database.close()
+
+
+@asynccontextmanager
+async def open_storage(
+    settings: Settings, *, share: bool = False, migrating: bool = False, limits: Limits = Limits()
+) -> AsyncIterator[Storage]:
+    """As ``open_database``; also this server holds the peppers that its keys need.
+
+    Raises:
+        StartError: it cannot be used.
+    """
+    async with open_database(settings, share=share, migrating=migrating, limits=limits) as opened:
+        peppers = settings.peppers
+        if peppers is None:
+            is_new = not await _patiently(partial(has_pepper, opened.database))
+            peppers = await _blocking(partial(own_peppers, is_new=is_new), settings.folder)
+        keys = await _patiently(partial(read_deployment_keys, opened.database, peppers.fingerprints[0]))
+        if not {keys.signing, *keys.needed} <= set(peppers.fingerprints):
+            raise StartError(
+                "KEYSVC_PEPPERS or --peppers-file: a pepper is missing that living keys of this database need"
+            )
+        peppers.sign_with(keys.signing)
+        yield Storage(opened.url, opened.database, opened.timeline, peppers, keys, limits)
 
 
 async def _patiently(read: Callable[[], Awaitable[T]]) -> T:

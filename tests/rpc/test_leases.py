@@ -280,6 +280,7 @@ async def test_an_outage_is_bridged_for_as_long_as_the_operator_allows(database_
     proxy = Proxy(database_url)
     await proxy.start()
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(proxy.stop)
         client = await (await Deployment.open(stack, proxy.url, peppers, terms=terms)).client()
         await client.create_workspace()
         created, unknown = await client.create(), await client.create()

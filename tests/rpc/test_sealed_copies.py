@@ -58,7 +58,7 @@ async def test_a_dump_with_all_keys_of_the_server_does_not_open_it(deployment: D
     tag_key = tables["tag_key"][0]["key"]
     peppers = deployment.settings.peppers
     assert peppers
-    sealing = Sealing(peppers, signing=row["sealed_pepper"])
+    sealing = Sealing(peppers)
 
     def scope(guess: str) -> bytes:
         return f"{caller}\0keysvc.v1.KeyService/{method}\0{guess}".encode()

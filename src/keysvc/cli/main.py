@@ -18,6 +18,7 @@ from keysvc.cli.keys import app as keys
 from keysvc.cli.report import report
 from keysvc.cli.server import register as register_server
 from keysvc.cli.text import find_key_string_hint, write
+from keysvc.cli.upkeep import register as register_upkeep
 from keysvc.cli.usage import register as register_usage
 from keysvc.cli.verify import register as register_verify
 from keysvc.cli.workspaces import app as workspaces
@@ -65,6 +66,7 @@ app.add_typer(workspaces, name="workspaces")
 app.add_typer(keys, name="keys")
 register_verify(app)
 register_usage(app)
+register_upkeep(app)
 app.add_typer(audit, name="audit")
 
 

@@ -13,7 +13,7 @@ import typer
 
 from keysvc.cli.command import SectionedCommand
 from keysvc.cli.connection import CLIENT_VARIABLES
-from keysvc.cli.failure import ExitCode
+from keysvc.cli.failure import ExitCode, Failure
 from keysvc.cli.start_page import show_start_page
 from keysvc.stopping import interruptible
 
@@ -163,7 +163,7 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from keysvc import app  # noqa: PLC0415 (takes its time to load; the client commands do without)
 
-    settings = _settings(
+    settings = server_settings(
         listen,
         data_dir,
         database_url,
@@ -186,7 +186,7 @@ def serve(
     if database_url is not None:
         options = " …"  # the URL may hold a password
     announce = partial(show_start_page, bootstrap_options=options)
-    _run(app.serve(settings, announce, show_operator_key=sys.stdout.isatty()))
+    run_here(app.serve(settings, announce, show_operator_key=sys.stdout.isatty()))
 
 
 def bootstrap(
@@ -208,7 +208,7 @@ def bootstrap(
     """
     from keysvc import app  # noqa: PLC0415 (as above)
 
-    settings = _settings(
+    settings = server_settings(
         listen,
         data_dir,
         database_url,
@@ -220,7 +220,7 @@ def bootstrap(
         allow_plaintext=allow_plaintext,
     )
     is_new = settings.database_url is None and not (settings.folder / "cluster").exists()
-    operator_key = _run(interruptible(app.bootstrap(settings, another=another)))
+    operator_key = run_here(interruptible(app.bootstrap(settings, another=another)))
     if is_new:
         typer.echo(f"There was no database in {settings.folder}: made a new one.", err=True)
     if operator_key is None:
@@ -240,15 +240,15 @@ def migrate(
     """
     from keysvc import storage  # noqa: PLC0415 (as above)
 
-    settings = _settings(_LISTEN_DEFAULT, data_dir, database_url, needs_peppers=False)
-    before, now = _run(interruptible(storage.migrate_database(settings)))
+    settings = server_settings(_LISTEN_DEFAULT, data_dir, database_url, needs_peppers=False)
+    before, now = run_here(interruptible(storage.migrate_database(settings)))
     if before == now:
         typer.echo(f"The database has schema {now} already.")
     else:
         typer.echo(f"The database had schema {before or 'none'} and now has {now}.")
 
 
-def _settings(  # noqa: PLR0917 (the options of a server, in their order)
+def server_settings(  # noqa: PLR0917 (the options of a server, in their order)
     listen: str,
     data_dir: Path | None,
     database_url: str | None,
@@ -288,7 +288,7 @@ def _settings(  # noqa: PLR0917 (the options of a server, in their order)
         raise _refused(error) from None
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run_here(work: Coroutine[Any, Any, T]) -> T:
     """Run the command; a start that fails ends it with a sentence."""
     from keysvc.storage import StartError  # noqa: PLC0415 (as above)
 
@@ -296,6 +296,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except StartError as error:
         raise _refused(error) from None
+    except Failure:
+        raise
     except asyncio.CancelledError:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception as error:

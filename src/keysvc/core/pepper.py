@@ -6,6 +6,7 @@ A digest is HMAC-SHA-256(pepper, whole key string). Slow password hashes are not
 import hmac
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
@@ -24,11 +25,29 @@ class Proof:
     digest: bytes
 
 
-class Peppers:
-    """The peppers that this server holds, newest first; all of them verify.
+@dataclass(frozen=True, slots=True)
+class PepperState:
+    """What a database knows of a pepper.
 
     Parameters:
-        keys: 32 bytes each.
+        fingerprint: of it.
+        signing: new digests are made under it.
+        retire_time: since when secrets under it are not accepted; None: they are.
+        living: how many secrets under it are not revoked, nor their keys.
+    """
+
+    fingerprint: bytes
+    signing: bool
+    create_time: datetime
+    retire_time: datetime | None
+    living: int
+
+
+class Peppers:
+    """The peppers that this server holds, newest first; all of them verify, one signs.
+
+    Parameters:
+        keys: 32 bytes each; the first one signs until the database says otherwise.
     """
 
     def __init__(self, keys: list[bytes]) -> None:
@@ -39,6 +58,7 @@ class Peppers:
         self._keys = {fingerprint(key): key for key in keys}
         if len(self._keys) != len(keys):
             raise ValueError("must not name a pepper twice")
+        self._signing = self.fingerprints[0]
 
     @classmethod
     def parse(cls, text: str) -> "Peppers":
@@ -53,10 +73,21 @@ class Peppers:
         """The fingerprint of each, newest first."""
         return tuple(self._keys)
 
-    def prove(self, key_string: KeyString, pepper: bytes) -> "Proof | None":
-        """What is stored of a new key string; None when this server does not hold the pepper."""
-        digest = self.digest(key_string, pepper)
-        return Proof(pepper, digest) if digest else None
+    @property
+    def signing(self) -> bytes:
+        """The fingerprint of the one that new digests are made under."""
+        return self._signing
+
+    def sign_with(self, pepper: bytes) -> None:
+        """Make new digests under the pepper with this fingerprint; raise ``KeyError`` when this server lacks it."""
+        if pepper not in self._keys:
+            raise KeyError(pepper.hex())
+        self._signing = pepper
+
+    def prove(self, key_string: KeyString) -> "Proof":
+        """What is stored of a key string."""
+        digest = hmac.digest(self._keys[self._signing], key_string.reveal().encode(), "sha256")
+        return Proof(self._signing, digest)
 
     def digest(self, key_string: KeyString, pepper: bytes) -> bytes | None:
         """The digest under the pepper with this fingerprint; None when this server does not hold it."""

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from keysvc.core.errors import FailedPrecondition, InvalidArgument, Unavailable, Violation
+from keysvc.core.errors import FailedPrecondition, InvalidArgument, Violation
 from keysvc.core.key import MintedFor, Secret
 from keysvc.core.keystring import Environment, KeyString, mint
 from keysvc.core.pepper import Peppers, Proof
@@ -63,29 +63,20 @@ class Minting:
 
     Parameters:
         peppers: of this server.
-        signing: fingerprint of the pepper that new digests are made under.
         tag_key: the deployment's tag key.
         entropy: gives so many unpredictable bytes.
     """
 
-    def __init__(self, peppers: Peppers, *, signing: bytes, tag_key: bytes, entropy: Callable[[int], bytes]) -> None:
+    def __init__(self, peppers: Peppers, *, tag_key: bytes, entropy: Callable[[int], bytes]) -> None:
         self._peppers = peppers
-        self._signing = signing
         self._tag_key = tag_key
         self._entropy = entropy
-        self._sealing = Sealing(peppers, signing=signing)
+        self._sealing = Sealing(peppers)
 
     def mint(self, environment: Environment) -> Minted:
-        """Make a new secret.
-
-        Raises:
-            Unavailable: this server lacks the pepper that signs.
-        """
+        """Make a new secret."""
         minted = mint(environment, self._tag_key, self._entropy)
-        proof = self._peppers.prove(minted.key_string, self._signing)
-        if proof is None:
-            raise Unavailable("this server lacks the pepper that signs")
-        return Minted(minted.id, minted.hint, proof, minted.key_string)
+        return Minted(minted.id, minted.hint, self._peppers.prove(minted.key_string), minted.key_string)
 
     async def claim(
         self, call: Call, claim: RequestClaim | None, key_id: UUID, minted: Minted, transaction: Transaction

@@ -8,7 +8,7 @@ from uuid import UUID
 from keysvc.core.audit import AuditEvent, Stamp
 from keysvc.core.key import Key, MintedFor
 from keysvc.core.listing import AuditFilter, KeyFilter, Listed, Position, UsageFilter
-from keysvc.core.pepper import Proof
+from keysvc.core.pepper import PepperState, Proof
 from keysvc.core.revision import Revision
 from keysvc.core.usage import Batch, Counter, Tally
 from keysvc.core.verdict import Snapshot
@@ -92,6 +92,30 @@ class Transaction(Protocol):
         self, before: Key, after: Key, *, secret_id: str | None = None, proof: Proof | None = None
     ) -> Key:
         """Save a locked key and its secrets; a new one of them with its proof."""
+        ...
+
+    async def lock_pepper(self, fingerprint: bytes) -> PepperState | None:
+        """Lock the fingerprints of peppers; the state of one, if it is known here."""
+        ...
+
+    async def activate_pepper(self, fingerprint: bytes) -> None:
+        """Let a pepper sign from now on."""
+        ...
+
+    async def retire_pepper(self, fingerprint: bytes) -> Revision:
+        """Accept no secret under a pepper any more."""
+        ...
+
+    async def forget_everything(self, epoch: UUID | None) -> Revision:
+        """Let everybody forget what they remember; with a new epoch, revisions from before mean nothing any more."""
+        ...
+
+    async def find_revision(self) -> Revision:
+        """The revision of this change, which an earlier attempt has made."""
+        ...
+
+    async def limit_leases(self, lease_ms_max: int) -> list[str]:
+        """Allow leases up to so long; hosts that have longer ones, in which case nothing is changed."""
         ...
 
 

@@ -25,12 +25,10 @@ class Sealing:
 
     Parameters:
         peppers: of this server.
-        signing: fingerprint of the pepper that new copies are sealed under.
     """
 
-    def __init__(self, peppers: Peppers, *, signing: bytes) -> None:
+    def __init__(self, peppers: Peppers) -> None:
         self._peppers = peppers
-        self._signing = signing
 
     def seal(self, key_string: KeyString, request: bytes, secret_id: str) -> SealedCopy:
         """Seal a key string.
@@ -38,12 +36,10 @@ class Sealing:
         Parameters:
             request: caller, method and request id.
             secret_id: which secret it is; a copy moved to another row does not open.
-
-        Raises:
-            Unavailable: this server lacks the pepper that signs.
         """
-        cipher = self._cipher(request, secret_id, self._signing)
-        return SealedCopy(self._signing, cipher.encrypt(_NONCE, key_string.reveal().encode(), secret_id.encode()))
+        pepper = self._peppers.signing
+        cipher = self._cipher(request, secret_id, pepper)
+        return SealedCopy(pepper, cipher.encrypt(_NONCE, key_string.reveal().encode(), secret_id.encode()))
 
     def open(self, sealed: SealedCopy, request: bytes, secret_id: str) -> KeyString:
         """The key string that was sealed for the same request.

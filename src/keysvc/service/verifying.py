@@ -15,6 +15,7 @@ from keysvc.core.revision import Revision
 from keysvc.core.usage import Meter
 from keysvc.core.verdict import Presentation, Record, Snapshot, Verdict, judge
 from keysvc.lease.holder import Holder, Standing
+from keysvc.service.peppering import Rehashing
 from keysvc.service.ports import SecretFinder
 
 KEY_STRING_CHARACTERS_MAX: Final = 128
@@ -53,9 +54,9 @@ class Verifying:
         secrets: where secrets are found.
         holder: whether we may answer from memory, and what is in it.
         peppers: of this server.
-        signing: fingerprint of the pepper that an unknown secret is digested under.
         tag_key: the deployment's tag key.
         hash_key: of this process: key strings are remembered by their keyed hash.
+        rehashing: is told of secrets under an older pepper.
         meter: counts every Verify, callers' own included.
     """
 
@@ -65,18 +66,18 @@ class Verifying:
         holder: Holder,
         peppers: Peppers,
         *,
-        signing: bytes,
         tag_key: bytes,
         hash_key: bytes,
         meter: Meter,
+        rehashing: Rehashing,
     ) -> None:
         self._secrets = secrets
         self._holder = holder
         self._meter = meter
         self._peppers = peppers
-        self._signing = signing
         self._tag_key = tag_key
         self._hash_key = hash_key
+        self._rehashing = rehashing
         self.hits = 0
         self.misses = 0
 
@@ -159,10 +160,14 @@ class Verifying:
 
     def _prove(self, key_string: KeyString, snapshot: Snapshot) -> Record | None:
         """The record, if the key string is the whole secret. An unknown id costs the same digest."""
-        digest = self._peppers.digest(key_string, snapshot.pepper or self._signing)
+        digest = self._peppers.digest(key_string, snapshot.pepper or self._peppers.signing)
         if digest is None:
             raise Unavailable("this server lacks the pepper of this key")
-        return snapshot.record if compare_digest(digest, snapshot.digest) else None
+        if not compare_digest(digest, snapshot.digest):
+            return None
+        if snapshot.record is not None and snapshot.pepper != self._peppers.signing:
+            self._rehashing.want(snapshot.record.secret_id, snapshot.pepper, self._peppers.prove(key_string))
+        return snapshot.record
 
 
 def _check_includes(revision: Revision, at_least: Revision) -> None:

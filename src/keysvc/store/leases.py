@@ -74,7 +74,8 @@ class Membership:
         self._renew = f"""
             WITH mine AS (
                 UPDATE lease_member m
-                   SET applied_seq = %(applied)s, beat = m.beat + 1, report = coalesce(%(report)s, m.report)
+                   SET applied_seq = %(applied)s, beat = m.beat + 1,
+                       report = coalesce(%(report)s || jsonb_build_object('time', clock_timestamp()), m.report)
                   FROM revocation_clock c
                  WHERE m.member_id = %(member_id)s AND c.epoch = %(epoch)s AND c.seq >= %(applied)s
                    AND {timeline} = %(timeline)s

@@ -1,13 +1,18 @@
 """Fingerprints of the peppers that this database's digests were made under."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import bindparam, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keysvc.core.pepper import Proof
 from keysvc.store.database import Database
 from keysvc.store.schema import key, pepper, secret, tag_key
+
+_SIGNING: Final = select(pepper.c.fingerprint).where(pepper.c.signing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +46,52 @@ async def read_deployment_keys(database: Database, newest: bytes) -> DeploymentK
             secret.c.revoke_time.is_(None),
             key.c.id == secret.c.key_id,
             key.c.revoke_time.is_(None),
+            pepper.c.retire_time.is_(None),
         )
         return DeploymentKeys(
             tag_key=(await connection.execute(select(tag_key.c.key))).scalar_one(),
-            signing=(await connection.execute(select(pepper.c.fingerprint).where(pepper.c.signing))).scalar_one(),
+            signing=(await connection.execute(_SIGNING)).scalar_one(),
             needed=frozenset((await connection.execute(select(pepper.c.fingerprint).where(living))).scalars()),
         )
 
     return await database.run(work, commit=True)
+
+
+class PepperStore:
+    """Fingerprints, and the digests under them.
+
+    Parameters:
+        database: where they are.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read_signing(self) -> bytes:
+        """The fingerprint of the pepper that signs."""
+
+        async def work(connection: AsyncConnection) -> bytes:
+            signing: bytes = (await connection.execute(_SIGNING)).scalar_one()
+            return signing
+
+        return await self._database.read(work)
+
+    async def rehash(self, wanted: Mapping[str, tuple[bytes, Proof]]) -> None:
+        """Replace the proofs of secrets that are still under the given pepper."""
+        statement = (
+            update(secret)
+            .where(secret.c.id == bindparam("secret_id"), secret.c.pepper == bindparam("old"))
+            .values(pepper=bindparam("new"), digest=bindparam("new_digest"))
+        )
+        rows = [
+            {"secret_id": secret_id, "old": old, "new": proof.pepper, "new_digest": proof.digest}
+            for secret_id, (old, proof) in sorted(wanted.items())
+        ]
+
+        async def work(connection: AsyncConnection, _attempt: int) -> None:
+            await connection.execute(statement, rows)
+
+        await self._database.run(work, commit=True)
 
 
 async def has_pepper(database: Database) -> bool:

@@ -32,13 +32,14 @@ from keysvc.core import key as key_rules
 from keysvc.core import workspace as workspace_rules
 from keysvc.core.audit import Stamp, changed_fields, describe_key, describe_workspace, set_fields
 from keysvc.core.key import Key, MintedFor, SealedCopy, Secret
-from keysvc.core.pepper import Proof
+from keysvc.core.pepper import PepperState, Proof
 from keysvc.core.restriction import is_key_restricted, is_workspace_restricted
 from keysvc.core.revision import Revision
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
 from keysvc.lease.barrier import Commit
 from keysvc.store.rows import (
     CLOCK_COLUMNS,
+    EPOCH,
     KEY_COLUMNS,
     KEY_SOURCE,
     WORKSPACE_COLUMNS,
@@ -48,12 +49,30 @@ from keysvc.store.rows import (
     workspace_of,
     workspace_values,
 )
-from keysvc.store.schema import audit_event, key, key_activity, key_change, request, revocation_clock, secret, workspace
+from keysvc.store.schema import (
+    audit_event,
+    key,
+    key_activity,
+    key_change,
+    lease_member,
+    pepper,
+    request,
+    revocation_clock,
+    secret,
+    workspace,
+)
 
 D = TypeVar("D", Key, Secret)
 
 CALLERS_LOCK: Final = 0x6B65797376630001
 """Advisory lock held while the last usable operator key is looked for, so that two cannot be revoked at once."""
+
+
+PEPPERS_LOCK: Final = 0x6B65797376630003
+"""Advisory lock held while it is decided which pepper signs, or is accepted."""
+
+_EVERYTHING: Final = (SYSTEM_WORKSPACE, None, None)
+"""The target of a change that concerns the whole deployment."""
 
 
 class AlreadyCommittedError(Exception):
@@ -271,6 +290,76 @@ class Transaction:
         secrets = tuple(_dated(each, revision) if each in changed else each for each in after.secrets)
         return replace(_dated(after, revision), secrets=secrets)
 
+    async def lock_pepper(self, fingerprint: bytes) -> PepperState | None:
+        """Lock the fingerprints of peppers; the state of one, if it is known here."""
+        await self.read_clock()
+        await self._connection.execute(select(func.pg_advisory_xact_lock(PEPPERS_LOCK)))
+        await self.settle()
+        row = (await self._connection.execute(select(pepper).where(pepper.c.fingerprint == fingerprint))).one_or_none()
+        if row is None:
+            return None
+        living = (
+            select(func.count())
+            .select_from(secret.join(key))
+            .where(secret.c.pepper == fingerprint, secret.c.revoke_time.is_(None), key.c.revoke_time.is_(None))
+        )
+        return PepperState(
+            fingerprint,
+            row.signing,
+            row.create_time,
+            row.retire_time,
+            (await self._connection.execute(living)).scalar_one(),
+        )
+
+    async def activate_pepper(self, fingerprint: bytes) -> None:
+        """Let a pepper sign from now on."""
+        await self._connection.execute(update(pepper).where(pepper.c.signing).values(signing=False))
+        row = upsert(pepper).values(fingerprint=fingerprint, signing=True, create_time=self.at)
+        await self._connection.execute(
+            row.on_conflict_do_update(index_elements=["fingerprint"], set_={"signing": True})
+        )
+        await self._close([], log=None, target=_EVERYTHING, after={"pepper": fingerprint.hex(), "signing": True})
+
+    async def retire_pepper(self, fingerprint: bytes) -> Revision:
+        """Accept no secret under a pepper any more."""
+        await self._connection.execute(
+            update(pepper).where(pepper.c.fingerprint == fingerprint).values(retire_time=self.at)
+        )
+        after = {"pepper": fingerprint.hex(), "retire_time": self.at.isoformat()}
+        return await self._change_all(after)
+
+    async def forget_everything(self, epoch: UUID | None) -> Revision:
+        """Let everybody forget what they remember.
+
+        Parameters:
+            epoch: a new one: no revision from before means anything any more.
+        """
+        after = {"bump": True} if epoch is None else {"bump": True, "epoch": epoch.hex}
+        return await self._change_all(after, epoch)
+
+    async def find_revision(self) -> Revision:
+        """The revision of this change, which an earlier attempt has made."""
+        query = select(EPOCH, audit_event.c.seq).where(audit_event.c.id == self._stamp.event_id)
+        return Revision(*(await self._connection.execute(query)).one())
+
+    async def limit_leases(self, lease_ms_max: int) -> list[str]:
+        """Allow leases up to so long; hosts that have longer ones, in which case nothing is changed."""
+        await self.read_clock()
+        # Whoever joins waits for this lock.
+        await self._connection.execute(select(revocation_clock).with_for_update())
+        longer = select(lease_member.c.host).where(lease_member.c.lease_ms > lease_ms_max)
+        hosts = list((await self._connection.execute(longer.order_by(lease_member.c.host))).scalars())
+        if not hosts:
+            await self._connection.execute(update(revocation_clock).values(lease_ms_max=lease_ms_max))
+            await self._close([], log=None, target=_EVERYTHING, after={"lease_ms_max": lease_ms_max})
+        return hosts
+
+    async def _change_all(self, after: dict[str, Any], epoch: UUID | None = None) -> Revision:
+        """Close a change that concerns all keys."""
+        log = ("all", None, True)
+        revision = await self._close([], log=log, target=_EVERYTHING, after=after, epoch=epoch)
+        return revision or self.start
+
     async def _locked_workspace(self, query: Select[Any], name: str) -> Workspace | None:
         row = (await self._connection.execute(query, {"name": name})).one_or_none()
         await self.settle()
@@ -279,14 +368,15 @@ class Transaction:
         self._clock = row.at, row.epoch
         return workspace_of(row)
 
-    async def _close(
+    async def _close(  # noqa: PLR0913 (all that a change leaves behind)
         self,
         rows: list[Any],
         *,
-        log: tuple[str, UUID, bool] | None,
+        log: tuple[str, UUID | None, bool] | None,
         target: tuple[str, UUID | None, str | None],
         after: dict[str, Any],
         before: dict[str, Any] | None = None,
+        epoch: UUID | None = None,
     ) -> Revision | None:
         """The closing statement: one round trip that takes the revision and writes it wherever it belongs.
 
@@ -298,8 +388,9 @@ class Transaction:
             log: kind and subject of the entry in the log, and whether the change is restrictive; None: Verify's answers
                 do not depend on it.
             target: workspace, key and secret of the audit event.
+            epoch: a new one for the log.
         """
-        statement = _closing(rows, log, self.at, self._timeline)
+        statement = _closing(rows, log, self.at, self._timeline, epoch)
         row = await self._finish(statement, {}, target=target, before=before, after=after)
         if log is None:
             return None
@@ -340,14 +431,19 @@ class Transaction:
 
 
 def _closing(
-    rows: list[Any], log: tuple[str, UUID, bool] | None, at: datetime | None = None, timeline: str = ""
+    rows: list[Any],
+    log: tuple[str, UUID | None, bool] | None,
+    at: datetime | None = None,
+    timeline: str = "",
+    epoch: UUID | None = None,
 ) -> Select[Any]:
     """A closing statement: ``rows``, their entry in the log at ``at``, and the audit event, by ``_parameters``.
 
     With an entry in the log it answers what the barrier of the change must know.
     """
     clock = revocation_clock.c
-    taken = update(revocation_clock).values(seq=clock.seq + 1).returning(clock.epoch, clock.seq, clock.lease_ms_max)
+    new = {"seq": clock.seq + 1} | ({"epoch": epoch} if epoch else {})
+    taken = update(revocation_clock).values(new).returning(clock.epoch, clock.seq, clock.lease_ms_max)
     this = taken.cte("clock")
     columns: list[Any] = [literal(0).label("seq")]
     seq: Any = cast(null(), BigInteger)
@@ -360,7 +456,7 @@ def _closing(
             insert(key_change).values(
                 seq=seq,
                 kind=kind,
-                subject_ids=[subject_id],
+                subject_ids=[] if subject_id is None else [subject_id],
                 restrictive=is_restrictive,
                 final=not is_restrictive,
                 at=at,
