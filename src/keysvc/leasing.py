@@ -54,7 +54,7 @@ class Leasing:
     holder: Holder
     waiting: Waiting
     clock: Clock
-    tell: Callable[[], dict[str, Any]] = dict
+    tell: Callable[[], dict[str, Any]] | None = None
 
 
 @asynccontextmanager
@@ -88,7 +88,7 @@ async def open_leasing(
 
         def report() -> dict[str, Any] | None:
             nonlocal told_at
-            if clock() < told_at + REPORT_SECONDS:
+            if leasing.tell is None or clock() < told_at + REPORT_SECONDS:
                 return None
             told_at = clock()
             return {"remembered": len(holder.memory), "barriers": waiting.report(), **leasing.tell()}
