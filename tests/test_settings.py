@@ -23,6 +23,7 @@ from keysvc.settings import (
     own_peppers,
     read_certificate_callers,
     read_peppers,
+    read_terms,
 )
 
 SOURCE = Path(keysvc.__file__).parent
@@ -477,3 +478,21 @@ def test_a_file_of_callers_that_cannot_be_read_is_named(content: bytes | None, t
     with pytest.raises(SettingError) as refused:
         read_certificate_callers(file)
     assert str(refused.value) == f"--tls-callers (KEYSVC_TLS_CALLERS): {problem}"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"lease_seconds": 0.1}, "--lease-seconds (KEYSVC_LEASE_SECONDS) must be 0.2 to 600"),
+        ({"lease_seconds": 601.0}, "--lease-seconds (KEYSVC_LEASE_SECONDS) must be 0.2 to 600"),
+        ({"renew_seconds": 1.01}, "--renew-seconds (KEYSVC_RENEW_SECONDS) must be 0.01 to 1"),
+        ({"stale_seconds": -1.0}, "--stale-seconds (KEYSVC_STALE_SECONDS) must be 0 to 86400"),
+        ({"clock_rate": 0.99}, "--clock-rate (KEYSVC_CLOCK_RATE) must be 1 to 10"),
+        ({"clock_rate": float("nan")}, "--clock-rate (KEYSVC_CLOCK_RATE) must be 1 to 10"),
+        ({"margin_seconds": -0.1}, "--lease-margin-seconds (KEYSVC_LEASE_MARGIN_SECONDS) must be 0 to 60"),
+    ],
+)
+def test_terms_that_cannot_be_kept_are_named_by_their_option(values: dict[str, float], named: str) -> None:
+    """Each bad value is told with the option, the variable and what is allowed."""
+    with pytest.raises(SettingError, match=re.escape(named)):
+        read_terms(values)

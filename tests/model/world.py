@@ -72,7 +72,13 @@ class World:
         found: list[key_pb2.Key] = []
         for state in (key_pb2.Key.STATE_ACTIVE, key_pb2.Key.STATE_SUSPENDED):
             request = key_service_pb2.ListRequest(workspace=SYSTEM, page_size=1000, filter={"state": state})
-            found += self.ask_an_operator("keys", "List", request).keys
+            while True:
+                page = self.ask_an_operator("keys", "List", request)
+                found += page.keys
+                # On a busy machine a page ends before it is full.
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
         return found
 
     def ask_an_operator(self, service: str, method: str, request: Any) -> Any:

@@ -79,6 +79,8 @@ def reason(refused: "subprocess.CompletedProcess[str]") -> str:
             id="two-databases",
         ),
         pytest.param(["--database-url", "postgresql://h/d"], {}, ["KEYSVC_PEPPERS"], id="external-without-peppers"),
+        pytest.param([], {"KEYSVC_LEASE_SECONDS": "0"}, ["KEYSVC_LEASE_SECONDS", "0.2"], id="no-lease"),
+        pytest.param(["--lease-margin-seconds", "-1"], {}, ["KEYSVC_LEASE_MARGIN_SECONDS"], id="negative-margin"),
     ],
 )
 def test_a_bad_setting_is_named(

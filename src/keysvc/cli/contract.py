@@ -22,6 +22,7 @@ class KeyState(StrEnum):
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
+    REVOKING = "revoking"
     REVOKED = "revoked"
     EXPIRED = "expired"
 

@@ -27,6 +27,9 @@ TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 NO_TIMELINE: Final = "''"
 """Where the database has no such function, or does not let us call it."""
 
+_QUICKLY: Final = "set_config('synchronous_commit', 'off', true)"
+"""For what may be lost in a crash: whoever finds it missing does it again. It then need not wait for the disk."""
+
 _CHANNEL: Final = "keysvc_wake"
 _LISTEN_PAUSE_SECONDS: Final = 0.5
 _LISTEN_SILENCE_SECONDS: Final = 5.0
@@ -147,7 +150,7 @@ class Registry:
     async def wake(self, seq: int) -> None:
         """Tell all members that there is a change."""
         # Never in the transaction of the change: this takes a lock of the whole database when it commits.
-        await self._line.ask("SELECT pg_notify(%s, %s)", (_CHANNEL, str(seq)))
+        await self._line.ask(f"SELECT {_QUICKLY}, pg_notify(%s, %s)", (_CHANNEL, str(seq)))
 
     async def count(self, limit_seconds: float) -> Census:
         """All members, read from a primary in a statement that is sent after this call."""
@@ -160,8 +163,11 @@ class Registry:
         return bool(await self._line.ask("SELECT FROM key_change WHERE seq = %s", (revision.seq,)))
 
     async def mark_final(self, seqs: Collection[int]) -> None:
-        """Say of changes that nobody answers any more as if they had not been made."""
-        await self._line.ask("UPDATE key_change SET final = true WHERE seq = ANY(%s) AND NOT final", (list(seqs),))
+        """Say of changes that nobody answers any more as if they had not been made. A crash may undo that."""
+        statement = f"""
+            UPDATE key_change SET final = true FROM (SELECT {_QUICKLY}) AS quickly
+             WHERE seq = ANY(%s) AND NOT final"""
+        await self._line.ask(statement, (list(seqs),))
 
     async def collect(self, member: Member) -> None:
         """Delete a member, if it has not renewed since."""

@@ -70,8 +70,7 @@ class Line:
                 await asyncio.wait({task}, timeout=deadline - loop.time())
             finally:
                 if not task.done():
-                    abandon(task, [self._connection] if self._connection else [])
-                    self._connection = None
+                    self._abandon(task)
             if not task.done():
                 cause = None
                 break
@@ -90,6 +89,13 @@ class Line:
                 return rows
         self._reachability.lost(cause)
         raise Unavailable("the database cannot be reached") from cause
+
+    def _abandon(self, task: "asyncio.Task[list[TupleRow]]") -> None:
+        """Cut the connection under a statement, and close it once that has noticed."""
+        connection, self._connection = self._connection, None
+        abandon(task, [connection] if connection else [])
+        if connection is not None:
+            task.add_done_callback(lambda _: connection.pgconn.finish())
 
     async def _execute(self, statement: str, values: Any) -> list[TupleRow]:  # noqa: ANN401
         """Connect if need be, and execute."""

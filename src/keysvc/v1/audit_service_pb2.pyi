@@ -42,7 +42,9 @@ class AuditEvent(_message.Message):
     id: _builtins.str
     """UUID of the event."""
     actor: _builtins.str
-    """The caller: its key id, `tls:` and the name of its certificate such as `tls:spiffe://acme/billing`, or `bootstrap`."""
+    """The caller: its key id, `tls:` and the name of its certificate such as `tls:spiffe://acme/billing`, `bootstrap`, or
+    `command line` for commands that need the database itself, such as `keysvc bump`.
+    """
     method: _builtins.str
     """The RPC, such as `keysvc.v1.KeyService/Revoke`."""
     workspace: _builtins.str
