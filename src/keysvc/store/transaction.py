@@ -1,32 +1,17 @@
-"""One attempt of one change: what it may lock, read and save, and the closing statement that dates it.
+"""One attempt of one change: what it may lock, read and save.
 
 Order of locks, everywhere: workspace row, key row, the callers' lock, the clock last.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Select,
-    Table,
-    bindparam,
-    cast,
-    exists,
-    func,
-    insert,
-    literal,
-    literal_column,
-    null,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Select, bindparam, exists, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import UpdateBase
 
 from keysvc.core import key as key_rules
 from keysvc.core import workspace as workspace_rules
@@ -37,6 +22,7 @@ from keysvc.core.restriction import is_key_restricted, is_workspace_restricted
 from keysvc.core.revision import Revision
 from keysvc.core.workspace import SYSTEM_WORKSPACE, Workspace
 from keysvc.lease.barrier import Commit
+from keysvc.store.closing import LogEntry, Write, closing_statement
 from keysvc.store.rows import (
     CLOCK_COLUMNS,
     EPOCH,
@@ -53,7 +39,6 @@ from keysvc.store.schema import (
     audit_event,
     key,
     key_activity,
-    key_change,
     lease_member,
     pepper,
     request,
@@ -149,8 +134,7 @@ class Transaction:
 
     async def lock_key(self, key_id: UUID) -> Key | None:
         """Lock a key and its secrets."""
-        query = select(*KEY_COLUMNS).select_from(KEY_SOURCE).where(key.c.id == key_id).with_for_update(of=key)
-        row = (await self._connection.execute(query)).one_or_none()
+        row = (await self._connection.execute(_KEY_LOCKED, {"key_id": key_id})).one_or_none()
         await self.settle()
         if row is None:
             return None
@@ -205,8 +189,7 @@ class Transaction:
 
     async def find_key(self, key_id: UUID) -> Key:
         """A key that exists."""
-        query = select(*KEY_COLUMNS).select_from(KEY_SOURCE).where(key.c.id == key_id)
-        return (await keys_of(self._connection, await self._connection.execute(query)))[0]
+        return (await keys_of(self._connection, await self._connection.execute(_KEY, {"key_id": key_id})))[0]
 
     async def find_workspace(self, name: str) -> Workspace:
         """A workspace that exists."""
@@ -219,18 +202,17 @@ class Transaction:
         if (await self._connection.execute(row)).one_or_none() is None:
             await self.settle()
             return None
-        await self._close([], log=None, target=(new.name, None, None), after=set_fields(describe_workspace(new)))
+        await self._close([], entry=None, target=(new.name, None, None), after=set_fields(describe_workspace(new)))
         return new
 
     async def save_workspace(self, before: Workspace, after: Workspace) -> Workspace:
         """Save a locked workspace as it shall be from now on; answers it with version, time and revision."""
         after = replace(after, version=before.version + 1, update_time=self.at)
         judged = any(getattr(before, name) != getattr(after, name) for name in workspace_rules.VERIFY_DEPENDS_ON)
-        row = update(workspace).where(workspace.c.id == after.id).values(**workspace_values(after))
         was, is_now = changed_fields(describe_workspace(before), describe_workspace(after))
         revision = await self._close(
-            [row],
-            log=("workspaces", after.id, is_workspace_restricted(before, after)) if judged else None,
+            [Write(workspace, workspace_values(after), after.id)],
+            entry=LogEntry("workspaces", after.id, is_workspace_restricted(before, after)) if judged else None,
             target=(after.name, None, None),
             before=was,
             after=is_now,
@@ -252,10 +234,13 @@ class Transaction:
             "seq": 0,
             **key_values(new),
         }
-        values = _values(key, row) | _values(secret, {"seq": 0, **_secret_row(new.id, minted, proof)})
-        values |= _values(key_activity, {"key_id": new.id, "active_time": new.create_time})
+        writes = [
+            Write(key, row),
+            Write(secret, {"seq": 0, **_secret_row(new.id, minted, proof)}),
+            Write(key_activity, {"key_id": new.id, "active_time": new.create_time}),
+        ]
         target = (new.workspace, new.id, None)
-        await self._finish(_CREATION, values, target=target, before=None, after=set_fields(describe_key(new)))
+        await self._close(writes, entry=None, target=target, after=set_fields(describe_key(new)))
         return new
 
     async def save_key(
@@ -270,17 +255,17 @@ class Transaction:
         after = replace(after, version=before.version + 1, update_time=self.at)
         known = {each.id: each for each in before.secrets}
         changed = [each for each in after.secrets if known.get(each.id) != each]
-        rows: list[UpdateBase] = [update(key).where(key.c.id == after.id).values(**key_values(after))]
+        writes = [Write(key, key_values(after), after.id)]
         for each in changed:
             if each.id in known:
-                rows.append(update(secret).where(secret.c.id == each.id).values(**secret_values(each)))
+                writes.append(Write(secret, secret_values(each), each.id))
             elif proof is not None:
-                rows.append(insert(secret).values(**_secret_row(after.id, each, proof)))
+                writes.append(Write(secret, _secret_row(after.id, each, proof)))
         judged = any(getattr(before, name) != getattr(after, name) for name in key_rules.VERIFY_DEPENDS_ON)
         was, is_now = changed_fields(describe_key(before), describe_key(after))
         revision = await self._close(
-            rows,
-            log=("keys", after.id, is_key_restricted(before, after)) if judged else None,
+            writes,
+            entry=LogEntry("keys", after.id, is_key_restricted(before, after)) if judged else None,
             target=(after.workspace, after.id, secret_id),
             before=was,
             after=is_now,
@@ -318,7 +303,7 @@ class Transaction:
         await self._connection.execute(
             row.on_conflict_do_update(index_elements=["fingerprint"], set_={"signing": True})
         )
-        await self._close([], log=None, target=_EVERYTHING, after={"pepper": fingerprint.hex(), "signing": True})
+        await self._close([], entry=None, target=_EVERYTHING, after={"pepper": fingerprint.hex(), "signing": True})
 
     async def retire_pepper(self, fingerprint: bytes) -> Revision:
         """Accept no secret under a pepper any more."""
@@ -351,13 +336,13 @@ class Transaction:
         hosts = list((await self._connection.execute(longer.order_by(lease_member.c.host))).scalars())
         if not hosts:
             await self._connection.execute(update(revocation_clock).values(lease_ms_max=lease_ms_max))
-            await self._close([], log=None, target=_EVERYTHING, after={"lease_ms_max": lease_ms_max})
+            await self._close([], entry=None, target=_EVERYTHING, after={"lease_ms_max": lease_ms_max})
         return hosts
 
     async def _change_all(self, after: dict[str, Any], epoch: UUID | None = None) -> Revision:
         """Close a change that concerns all keys."""
-        log = ("all", None, True)
-        revision = await self._close([], log=log, target=_EVERYTHING, after=after, epoch=epoch)
+        entry = LogEntry("all", None, is_restrictive=True)
+        revision = await self._close([], entry=entry, target=_EVERYTHING, after=after, epoch=epoch)
         return revision or self.start
 
     async def _locked_workspace(self, query: Select[Any], name: str) -> Workspace | None:
@@ -370,47 +355,23 @@ class Transaction:
 
     async def _close(  # noqa: PLR0913 (all that a change leaves behind)
         self,
-        rows: list[Any],
+        writes: Sequence[Write],
         *,
-        log: tuple[str, UUID | None, bool] | None,
+        entry: LogEntry | None,
         target: tuple[str, UUID | None, str | None],
         after: dict[str, Any],
         before: dict[str, Any] | None = None,
         epoch: UUID | None = None,
     ) -> Revision | None:
-        """The closing statement: one round trip that takes the revision and writes it wherever it belongs.
+        """Close the change; its revision, if there is an entry in the log.
 
-        The rows it changes are locked already, so the clock is the last lock that is taken; it is held for this
-        statement and the commit.
+        What it writes is locked already, so the clock is the last lock that is taken; it is held for this statement and
+        the commit.
 
         Parameters:
-            rows: inserts and updates; updates get the revision.
-            log: kind and subject of the entry in the log, and whether the change is restrictive; None: Verify's answers
-                do not depend on it.
+            writes, entry, epoch: see ``closing_statement``.
             target: workspace, key and secret of the audit event.
-            epoch: a new one for the log.
-        """
-        statement = _closing(rows, log, self.at, self._timeline, epoch)
-        row = await self._finish(statement, {}, target=target, before=before, after=after)
-        if log is None:
-            return None
-        revision = Revision(row.epoch, row.seq)
-        self._commit = Commit(revision, row.timeline, row.lease_ms_max, self.at, is_restrictive=log[2])
-        return revision
-
-    async def _finish(
-        self,
-        statement: Select[Any],
-        values: dict[str, Any],
-        *,
-        target: tuple[str, UUID | None, str | None],
-        before: dict[str, Any] | None,
-        after: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 (a row)
-        """Execute a closing statement; its row.
-
-        Parameters:
-            values: of its parameters, but those of the audit event.
+            before, after: of the audit event.
         """
         name, key_id, secret_id = target
         event = {
@@ -427,43 +388,13 @@ class Transaction:
             "request_id": self._stamp.request_id,
             "source_ip": self._stamp.source_ip,
         }
-        return (await self._connection.execute(statement, values | _values(audit_event, event))).one()
-
-
-def _closing(
-    rows: list[Any],
-    log: tuple[str, UUID | None, bool] | None,
-    at: datetime | None = None,
-    timeline: str = "",
-    epoch: UUID | None = None,
-) -> Select[Any]:
-    """A closing statement: ``rows``, their entry in the log at ``at``, and the audit event, by ``_parameters``.
-
-    With an entry in the log it answers what the barrier of the change must know.
-    """
-    clock = revocation_clock.c
-    new = {"seq": clock.seq + 1} | ({"epoch": epoch} if epoch else {})
-    taken = update(revocation_clock).values(new).returning(clock.epoch, clock.seq, clock.lease_ms_max)
-    this = taken.cte("clock")
-    columns: list[Any] = [literal(0).label("seq")]
-    seq: Any = cast(null(), BigInteger)
-    if log:
-        columns = [*this.c, literal_column(timeline).label("timeline")]
-        seq = select(this.c.seq).scalar_subquery()
-        rows = [row.values(seq=seq) for row in rows]
-        kind, subject_id, is_restrictive = log
-        rows.append(
-            insert(key_change).values(
-                seq=seq,
-                kind=kind,
-                subject_ids=[] if subject_id is None else [subject_id],
-                restrictive=is_restrictive,
-                final=not is_restrictive,
-                at=at,
-            )
-        )
-    event = insert(audit_event).values(_parameters(audit_event) | {"seq": seq})
-    return select(*columns).add_cte(*(row.cte(f"row_{n}") for n, row in enumerate((*rows, event))))
+        statement, values = closing_statement(writes, entry, event, timeline=self._timeline, epoch=epoch)
+        row = (await self._connection.execute(statement, values)).one()
+        if entry is None:
+            return None
+        revision = Revision(row.epoch, row.seq)
+        self._commit = Commit(revision, row.timeline, row.lease_ms_max, self.at, entry.is_restrictive)
+        return revision
 
 
 def _dated(changed: D, revision: Revision) -> D:
@@ -472,16 +403,6 @@ def _dated(changed: D, revision: Revision) -> D:
     if revocation is not None and revocation.revision is None:
         revocation = replace(revocation, revision=revision)
     return replace(changed, revision=revision, revocation=revocation)
-
-
-def _parameters(table: Table) -> dict[str, Any]:
-    """A parameter for each column of a table, so that a statement can be made once and for all."""
-    return {column.name: bindparam(f"{table.name}_{column.name}", type_=column.type) for column in table.c}
-
-
-def _values(table: Table, row: dict[str, Any]) -> dict[str, Any]:
-    """The values of ``_parameters``."""
-    return {f"{table.name}_{name}": value for name, value in row.items()}
 
 
 def _secret_row(key_id: UUID, new: Secret, proof: Proof) -> dict[str, Any]:
@@ -500,8 +421,5 @@ def _secret_row(key_id: UUID, new: Secret, proof: Proof) -> dict[str, Any]:
 
 _WORKSPACE: Final = select(*WORKSPACE_COLUMNS).where(workspace.c.name == bindparam("name"))
 _WORKSPACE_FOR_KEY: Final = _WORKSPACE.with_for_update(key_share=True)
-
-_CREATION: Final = _closing(
-    [insert(table).values(_parameters(table)) for table in (key, secret, key_activity)], log=None
-)
-"""Closes the creation of a key. Made once: to make it takes longer than all else that this process does for a key."""
+_KEY: Final = select(*KEY_COLUMNS).select_from(KEY_SOURCE).where(key.c.id == bindparam("key_id"))
+_KEY_LOCKED: Final = _KEY.with_for_update(of=key)
