@@ -1,0 +1,234 @@
+"""Links between servers and PostgreSQL that can be frozen, slowed down, half closed and cut.
+
+They live in a thread of their own, so that they go on whatever those who test are doing.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+_APPLICATION = b"application_name\0"
+_CHUNK_BYTES = 65536
+
+
+class Wiring:
+    """Where links live: a thread with an event loop; the end of the `with` block ends them all."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="links", daemon=True)
+        self._links = list[Link]()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cut all links."""
+        for link in self._links:
+            link.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def link(self, socket: Path, host: str = "127.0.0.1") -> "Link":
+        """A new link.
+
+        Parameters:
+            socket: of PostgreSQL.
+            host: where the link listens.
+        """
+        link = Link(socket, self.run)
+        self.run(link.listen(host))
+        self._links.append(link)
+        return link
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something in the thread, to its end."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result(30)
+
+
+class Link:
+    """One listening port; each connection to it is one to PostgreSQL, as long as all is well.
+
+    Parameters:
+        socket: of PostgreSQL.
+        run: runs something where the link lives.
+
+    Attributes:
+        connections: how many there have been.
+    """
+
+    def __init__(self, socket: Path, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._socket = socket
+        self._run = run
+        self._wires = set[_Wire]()
+        self._tasks = set[asyncio.Task[None]]()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._delays = dict[str, float]()
+        self._server: asyncio.Server | None = None
+        self.connections = 0
+        self.address = ("", 0)
+
+    async def listen(self, host: str) -> None:
+        """Begin, on a free port."""
+        self._server = await asyncio.start_server(self._accept, host, 0)
+        self.address = self._server.sockets[0].getsockname()[:2]
+
+    def url(self, user_and_database: str = "keysvc") -> str:
+        """Where servers find the database; in clear, so that the link sees who they say they are."""
+        host, port = self.address
+        return f"postgresql://{user_and_database}@{host}:{port}/{user_and_database}?sslmode=disable&gssencmode=disable"
+
+    def freeze(self) -> None:
+        """Carry nothing any more, and close nothing; accept new connections in silence."""
+        self._run(self._set(flows=False))
+
+    def thaw(self) -> None:
+        """Go on with everything that was held back."""
+        self._run(self._set(flows=True))
+
+    def delay(self, there: float = 0.0, back: float = 0.0, *, application: str = "") -> None:
+        """Carry everything so many seconds later, in its order.
+
+        Parameters:
+            there, back: towards PostgreSQL, and from it.
+            application: only connections whose application name begins so.
+        """
+        self._run(self._set(delays={f"{application}>": there, f"{application}<": back}))
+
+    def half_close(self) -> None:
+        """End all connections towards PostgreSQL alone: it sees their end, and servers never hear of that."""
+        self._run(self._half_close())
+
+    def cut(self) -> None:
+        """Reset all connections."""
+        self._run(self._cut())
+
+    def close(self) -> None:
+        """Reset all connections, and accept no more."""
+        self._run(self._close())
+
+    async def _set(self, *, flows: bool | None = None, delays: dict[str, float] | None = None) -> None:
+        if flows is not None:
+            (self._flows.set if flows else self._flows.clear)()
+        if delays is not None:
+            self._delays = delays
+
+    async def _half_close(self) -> None:
+        for wire in self._wires:
+            wire.is_half_closed = True
+            with contextlib.suppress(OSError, RuntimeError):
+                wire.upstream.write_eof()
+
+    async def _cut(self) -> None:
+        for wire in self._wires:
+            wire.abort()
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._flows.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.connections += 1
+        try:
+            await self._flows.wait()
+            upstream_reader, upstream = await asyncio.open_unix_connection(str(self._socket))
+        except (OSError, asyncio.CancelledError):
+            writer.transport.abort()
+            return
+        wire = _Wire(writer, upstream)
+        self._wires.add(wire)
+        directions = [
+            asyncio.create_task(self._carry(wire, reader, upstream, ">")),
+            asyncio.create_task(self._carry(wire, upstream_reader, writer, "<")),
+        ]
+        try:
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            # A connection that is half closed stays open towards the server, in silence, until somebody cuts it.
+            if wire.is_half_closed:
+                await asyncio.wait(directions[:1])
+        except asyncio.CancelledError:
+            pass
+        finally:
+            for direction in directions:
+                direction.cancel()
+            self._wires.discard(wire)
+            wire.abort()
+            await asyncio.gather(*directions, return_exceptions=True)
+
+    async def _carry(
+        self, wire: "_Wire", reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str
+    ) -> None:
+        """One direction of a connection: what comes in goes out, after the delay of its arrival."""
+        loop = asyncio.get_running_loop()
+        waiting = asyncio.Queue[tuple[float, bytes]]()
+
+        async def send() -> None:
+            while True:
+                due, data = await waiting.get()
+                if (pause := due - loop.time()) > 0:
+                    await asyncio.sleep(pause)
+                await self._flows.wait()
+                if not data:
+                    return
+                if direction == "<" or not wire.is_half_closed:
+                    writer.write(data)
+                    await writer.drain()
+
+        sending = asyncio.create_task(send())
+        try:
+            with contextlib.suppress(OSError):
+                while data := await reader.read(_CHUNK_BYTES):
+                    if direction == ">":
+                        wire.learn(data)
+                    waiting.put_nowait((loop.time() + self._delay(wire, direction), data))
+            waiting.put_nowait((0.0, b""))
+            with contextlib.suppress(OSError):
+                await sending
+        finally:
+            sending.cancel()
+
+    def _delay(self, wire: "_Wire", direction: str) -> float:
+        """How long what travels on a connection takes now."""
+        for key, seconds in self._delays.items():
+            if key[-1] == direction and wire.application.startswith(key[:-1]):
+                return seconds
+        return 0.0
+
+
+class _Wire:
+    """The two ends of one connection."""
+
+    def __init__(self, client: asyncio.StreamWriter, upstream: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.upstream = upstream
+        self.application = ""
+        self.is_half_closed = False
+
+    def learn(self, data: bytes) -> None:
+        """Find out who connects: it is told first."""
+        if not self.application and _APPLICATION in data:
+            self.application = data.partition(_APPLICATION)[2].partition(b"\0")[0].decode()
+
+    def abort(self) -> None:
+        """Reset both ends."""
+        for writer in (self.client, self.upstream):
+            writer.transport.abort()
