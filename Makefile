@@ -10,6 +10,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 TESTS ?= tests
 ROUNDS ?= 30
+REVOCATIONS ?= 60
 BENCH ?= --json build/bench.json
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 
@@ -38,12 +39,18 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 ##@ Change
 
-.PHONY: test test-killed model bench format proto lock upgrade release-protos grpcurl clean
+.PHONY: test test-killed nemesis nemesis-report model bench format proto lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 test-killed: .venv/dev.stamp ## Kill a server under load, ROUNDS times (SEED=… to repeat what an earlier run told)
 	@$(BIN)/python -m pytest -n $(WORKERS) -raP tests/process/test_killed.py --rounds=$(ROUNDS) $(SEED:%=--seed=%)
+
+nemesis: .venv/dev.stamp ## Break everything while keys are revoked (REVOCATIONS=… of each fault, FAULTS='a,b', SEED=…)
+	@$(BIN)/python -m tests.nemesis --revocations $(REVOCATIONS) $(FAULTS:%=--faults '%') $(SEED:%=--seed %)
+
+nemesis-report: ## Write docs/nemesis.md from what the last `make nemesis` found
+	@$(BIN)/python -m tests.nemesis --page
 
 model: .venv/dev.stamp ## Explore the lease protocol in larger configurations than the tests do; takes minutes
 	@$(BIN)/python -m tests.lease

@@ -22,8 +22,14 @@ from keysvc.v1.workspace_service_pb2_grpc import WorkspaceServiceStub
 from tests.nemesis.link import Link, Wiring
 from tests.process.running import KEYSVC, Serving, postmaster_of, run, short_folder, until
 
+FROM_MEMORY: Final = False
+"""Whether servers answer from memory."""
+
 LEASE_SECONDS: Final = 1.0
 """Short, so that a run is quick: whatever is waited for takes a lease or two."""
+
+OPTIONS: Final[tuple[str, ...]] = ()
+"""Of every server, so that its leases are as long."""
 
 CLOCK_RATIO_MAX: Final = 1.2
 WAIT_SECONDS: Final = CLOCK_RATIO_MAX * LEASE_SECONDS + 0.05
@@ -89,12 +95,12 @@ class Node:
         return f"{self.site.name}/{self.life}"
 
     def launch(self) -> None:
-        """Start it, and do not wait for it."""
+        """Start it, and do not wait for it. In the main thread only: signals are dealt with there."""
         url = self.link.url() if self.link else self._cluster.url
         options = [] if self.site.host == "127.0.0.1" else ["--allow-plaintext"]
         self._serving = Serving(
             *options,
-            *self._cluster.options,
+            *OPTIONS,
             listen=f"{self.site.host}:0",
             program=self.site.program,
             KEYSVC_DATABASE_URL=url,
@@ -153,15 +159,13 @@ class Cluster:
     Parameters:
         folder: for the database, with a short path.
         stack: ends what was begun.
-        options: of every server, beside those that a cluster needs.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack, *, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder / "data"
         self._postgres = EmbeddedPostgres.start(self._folder, durable=True)
         stack.callback(self._postgres.stop)
         self._wiring = stack.enter_context(Wiring())
-        self.options = options
         self.url = self._postgres.url
         self.pepper = secrets.token_hex(32)
         done = run("bootstrap", KEYSVC_DATABASE_URL=self.url, KEYSVC_PEPPERS=self.pepper)
@@ -172,21 +176,20 @@ class Cluster:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, *sites: Site, options: tuple[str, ...] = ()) -> "Iterator[Cluster]":
+    def open(cls, *sites: Site) -> "Iterator[Cluster]":
         """A cluster with servers that answer; afterwards nothing of it is left."""
         with short_folder() as folder, ExitStack() as stack:
-            cluster = cls(folder, stack, options=options)
-            cluster.start(*sites)
+            cluster = cls(folder, stack)
+            for node in cluster.launch(*sites):
+                node.await_ready()
             yield cluster
 
-    def start(self, *sites: Site) -> list[Node]:
-        """Add servers, all at once."""
+    def launch(self, *sites: Site) -> list[Node]:
+        """Add servers, all at once, and do not wait for them."""
         added = [Node(site, self) for site in sites]
         self.nodes += added
         for node in added:
             node.launch()
-        for node in added:
-            node.await_ready()
         return added
 
     def remove(self, node: Node) -> None:

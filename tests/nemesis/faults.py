@@ -51,8 +51,8 @@ class Fault(ABC):
         """Why it cannot happen here; empty: it can."""
         return ""
 
-    def prepare(self) -> None:  # noqa: B027 (most need nothing)
-        """Whatever it needs that is not yet wrong. Blocks."""
+    async def prepare(self) -> None:  # noqa: B027 (most need nothing)
+        """Build whatever it needs, with nothing wrong yet."""
 
     @abstractmethod
     async def begin(self) -> None:
@@ -62,8 +62,8 @@ class Fault(ABC):
     async def end(self) -> None:
         """Let all be well again."""
 
-    def clean(self) -> None:  # noqa: B027 (most have built nothing)
-        """Take down what ``prepare`` built, as far as it came. Blocks."""
+    async def clean(self) -> None:  # noqa: B027 (most have built nothing)
+        """Take down what ``prepare`` built, as far as it came."""
 
     def node(self, name: str) -> Node:
         """A server by its name."""
@@ -199,7 +199,7 @@ class Terminated(_Repeated):
 class _Linked(Fault):
     """Something is wrong with the link of one server."""
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Decide on the server."""
         link = self.victim().link
         assert link
@@ -274,15 +274,16 @@ class _Extra(Fault):
         """How to start it."""
         raise NotImplementedError
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Start it."""
-        (self.extra,) = self.cluster.start(self.site())
+        (self.extra,) = self.cluster.launch(self.site())
+        await asyncio.to_thread(self.extra.await_ready)
         self.affected = [self.extra]
 
-    def clean(self) -> None:
+    async def clean(self) -> None:
         """End it."""
         for node in self.cluster.nodes[len(USUAL) :]:
-            self.cluster.remove(node)
+            await asyncio.to_thread(self.cluster.remove, node)
 
 
 class Blackholed(_Extra):
@@ -296,11 +297,11 @@ class Blackholed(_Extra):
         """Why there can be no network of its own."""
         return why_not()
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Make the network, then start the server."""
         self._apart = Apart()
         self._apart.open()
-        super().prepare()
+        await super().prepare()
 
     def site(self) -> Site:
         """In a namespace."""
@@ -315,9 +316,9 @@ class Blackholed(_Extra):
         """Let everything through."""
         self._apart.restore()
 
-    def clean(self) -> None:
+    async def clean(self) -> None:
         """End the server and its network."""
-        super().clean()
+        await super().clean()
         self._apart.close()
 
 
@@ -351,10 +352,10 @@ class Clock(_Extra):
     seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
     clock_seconds = 0.25 + 0.2 * LEASE_SECONDS
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Start a server with another clock."""
         self.is_fast = self.chance.getrandbits(1)
-        super().prepare()
+        await super().prepare()
         frozen = self.extra
         if self.is_fast:
             self.revoker, frozen = self.extra, self.victim()
@@ -395,7 +396,8 @@ class Joining(Fault):
 
     async def _come_and_go(self) -> None:
         for name in "defgh":
-            (node,) = await asyncio.to_thread(self.cluster.start, Site(name))
+            (node,) = self.cluster.launch(Site(name))
+            await asyncio.to_thread(node.await_ready)
             self.count += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._leaving.wait(), self.chance.uniform(0.5, 1.5))
@@ -414,7 +416,7 @@ class RevokerKilled(Fault):
     name = "revoker killed"
     seconds = WAIT_SECONDS + LEASE_SECONDS
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Decide on both."""
         self.revoker = self.victim()
         self._standing = self.node("c" if self.revoker.site.name == "b" else "b")
@@ -424,11 +426,11 @@ class RevokerKilled(Fault):
         """Stop the one; kill the other when it is waiting."""
         assert self.revoker
         self._standing.signal(signal.SIGSTOP)
+        await asyncio.sleep(self.chance.uniform(0.0, 0.5) * LEASE_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * LEASE_SECONDS):
                 while not self.is_revoking(self.revoker.name):  # noqa: ASYNC110 (a server cannot set our event)
                     await asyncio.sleep(0.002)
-        await asyncio.sleep(self.chance.uniform(0.0, 0.3) * LEASE_SECONDS)
         self.count += self.is_revoking(self.revoker.name)
         victim, self.revoker = self.revoker, None
         await asyncio.to_thread(victim.kill)
@@ -459,3 +461,8 @@ FAULTS: Final[tuple[type[Fault], ...]] = (
     Joining,
     RevokerKilled,
 )
+
+
+def seeded(seed: int, name: str) -> random.Random:
+    """What chance does in one round."""
+    return random.Random(f"{seed} {name}")

@@ -38,14 +38,14 @@ class Wiring:
         self._thread.join()
         self._loop.close()
 
-    def link(self, socket: Path, host: str = "127.0.0.1") -> "Link":
+    def link(self, socket: Path | str, host: str = "127.0.0.1") -> "Link":
         """A new link.
 
         Parameters:
             socket: of PostgreSQL.
             host: where the link listens.
         """
-        link = Link(socket, self.run)
+        link = Link(Path(socket), self.run)
         self.run(link.listen(host))
         self._links.append(link)
         return link

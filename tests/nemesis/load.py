@@ -13,7 +13,7 @@ from typing import Any, Final
 from keysvc.v1 import receipt_pb2
 from tests.nemesis.asking import Asker
 from tests.nemesis.checking import Violation, violations
-from tests.nemesis.cluster import LEASE_SECONDS, WAIT_SECONDS, Caller, Cluster, now
+from tests.nemesis.cluster import FROM_MEMORY, LEASE_SECONDS, WAIT_SECONDS, Caller, Cluster, now
 from tests.nemesis.faults import BOUND_SECONDS, Fault
 from tests.nemesis.history import REFUSING, Change, Key, Question
 
@@ -50,7 +50,7 @@ class Size:
 
     revocations: int = 20
     keys: int = 3
-    from_memory: bool = True
+    from_memory: bool = FROM_MEMORY
 
 
 @dataclass
@@ -109,10 +109,10 @@ class Round:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._disconnect)
             try:
-                await asyncio.to_thread(self._fault.prepare)
+                await self._fault.prepare()
                 await self._run()
             finally:
-                await asyncio.to_thread(self._fault.clean)
+                await self._fault.clean()
             late = await self._settle()
         found = [*violations(self._asker.history, clock_seconds=self._fault.clock_seconds), *late]
         found += [Violation("error", each) for each in self._asker.unexpected]
@@ -122,6 +122,7 @@ class Round:
         """All that happens while the fault does, and shortly before and after."""
         keys = await self._create()
         async with asyncio.TaskGroup() as group:
+            self._group = group
             watching = group.create_task(self._watch())
             await self._prime(keys)
             others = [group.create_task(self._change_keys()) for _ in range(self._size.keys)]
@@ -232,16 +233,18 @@ class Round:
         if change.promised is None or change.receipt is None:
             return
         since, revision = change.promised
-        await asyncio.sleep(since - now())
-        async with asyncio.TaskGroup() as group:
-            for pause in (0.0, *again_seconds):
+        if (wait := since - now()) > 0:
+            await asyncio.sleep(wait)
+        for pause in (0.0, *again_seconds):
+            if pause:
                 await asyncio.sleep(pause)
-                for caller in self._everybody():
-                    level = self._chance.choice(("leased", "leased", "leased", "at_least", "strong"))
-                    at_least = revision if level == "at_least" else None
-                    for secret_id in secrets:
-                        question = Question(secret_id)
-                        group.create_task(self._asker.verify(caller, question, level=level, at_least=at_least))
+            for caller in self._everybody():
+                level = self._chance.choice(("leased", "leased", "leased", "at_least", "strong"))
+                at_least = revision if level == "at_least" else None
+                for secret_id in secrets:
+                    question = Question(secret_id)
+                    # Nobody waits: whoever stands still answers when it goes on.
+                    self._group.create_task(self._asker.verify(caller, question, level=level, at_least=at_least))
 
     async def _change_keys(self) -> None:
         """Change a key in all ways that there are, and then another one."""
@@ -376,8 +379,8 @@ class Round:
             rounds=1,
             faults=self._fault.count,
             revocations=len({each.key_id for each in revokes}),
-            during=len(during),
-            begun_during=sum(each.invoke > self._began for each in during),
+            during=len({each.key_id for each in during}),
+            begun_during=len({each.key_id for each in during if each.invoke > self._began}),
             changes=len(others),
             answers=len(history.answers),
             from_memory=sum(answer.basis == "MEMORY" for answer in history.answers),

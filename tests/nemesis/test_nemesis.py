@@ -1,0 +1,70 @@
+"""Revocation is certain while servers, connections, clocks and the database go wrong: a short selection.
+
+`make nemesis` is the long one.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.nemesis.cluster import FROM_MEMORY, Cluster
+from tests.nemesis.faults import (
+    USUAL,
+    Blackholed,
+    Blocked,
+    Clock,
+    Fault,
+    Frozen,
+    Joining,
+    Killed,
+    Nothing,
+    PostgresAborted,
+    RevokerKilled,
+    Stopped,
+    Terminated,
+    seeded,
+)
+from tests.nemesis.load import Round, Size
+from tests.nemesis.report import shortcomings
+
+pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
+
+SIZE = Size(revocations=12, keys=2)
+
+SELECTION = (
+    Nothing,
+    Stopped,
+    Killed,
+    PostgresAborted,
+    Terminated,
+    Frozen,
+    Blackholed,
+    Blocked,
+    Clock,
+    Joining,
+    RevokerKilled,
+)
+
+WAITING = frozenset({Stopped, Frozen, Blackholed, Blocked, Clock, RevokerKilled})
+"""With these somebody does not acknowledge for longer than a lease."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three servers."""
+    with Cluster.open(*USUAL) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("fault_type", SELECTION, ids=lambda each: each.name)
+async def test_revocation_is_certain(cluster: Cluster, fault_type: type[Fault], pytestconfig: pytest.Config) -> None:
+    """No promise is broken, in a round that proves it: all servers knew the keys, and the fault met revocations."""
+    if reason := fault_type.why_not():
+        pytest.skip(reason)
+    chance = seeded(pytestconfig.getoption("seed"), fault_type.name)
+    result = await Round(cluster, fault_type, chance, SIZE, fault_type.__name__.lower()).run()
+    assert result.violations == []
+    assert shortcomings(fault_type, result) == []
+    assert result.revocations == SIZE.revocations
+    if FROM_MEMORY and fault_type in WAITING:
+        assert result.paths["TIMER"]
