@@ -70,11 +70,9 @@ def _revoked_is_refused(history: History) -> Iterator[Violation]:
         if change.method != "Revoke" or not (since := _since(change)):
             continue
         for secret_id in _ended(change, history):
-            late = [answer for answer in valid[secret_id] if answer.invoke > since]
-            for answer in late[:1]:
-                yield Violation(
-                    "S", f"{_named(answer)} was asked for {answer.invoke - since:.3f} s after {change.label}"
-                )
+            late = max(valid[secret_id], key=attrgetter("invoke"), default=None)
+            if late and late.invoke > since:
+                yield Violation("S", f"{_named(late)}, {late.invoke - since:.3f} s after {change.label}")
 
 
 def _final_is_final(history: History) -> Iterator[Violation]:

@@ -1,0 +1,56 @@
+"""The report of the nemesis: figures that are right, and nothing that goes unnoticed."""
+
+from collections import Counter
+
+from tests.nemesis.checking import Violation
+from tests.nemesis.faults import Nothing, Stopped
+from tests.nemesis.load import Result
+from tests.nemesis.report import entry, facts, is_good, page
+
+
+def result(**more: object) -> Result:
+    """A good one."""
+    fields: dict[str, object] = {
+        "rounds": 1,
+        "faults": 1,
+        "revocations": 100,
+        "during": 80,
+        "begun_during": 70,
+        "primed": 300,
+        "paths": Counter(ACK=90, TIMER=10),
+        "revoke_seconds": [each / 1000 for each in range(1, 101)],
+    }
+    return Result(**(fields | more))  # type: ignore[arg-type]
+
+
+def test_a_page_tells_what_was_found() -> None:
+    """A row for each fault, with what took how long; a fault that was skipped says why."""
+    found = entry(Stopped, result(), 7.0)
+    assert is_good(found)
+    assert (found["p50_ms"], found["p99_ms"], found["max_ms"]) == (50.5, 99.0, 100.0)
+    skipped = {"name": "network blackholed", "skipped": "network namespaces need root"}
+    text = page({"seed": 5, "faults": [found, skipped], **facts("18.4")})
+    assert "| stopped | 100 | 80 |" in text
+    assert "Seed 5;" in text
+    assert "**network blackholed**: skipped: network namespaces need root" in text
+    assert "Wrong" not in text
+
+
+def test_what_is_wrong_is_shown() -> None:
+    """Violations, runs that prove nothing, and runs that ended early."""
+    wrong = entry(Stopped, result(violations=[Violation("S", "a VALID too late")]), 7.0)
+    nothing = entry(Nothing, result(begun_during=0, primed=0), 7.0)
+    failed = {"name": "killed", "failure": "TimeoutError: "}
+    assert [*map(is_good, (wrong, nothing, failed))] == [False] * 3
+    text = page({"seed": 5, "faults": [wrong, nothing, failed], **facts("18.4")})
+    for told in ("S: a VALID too late", "nothing was revoked", "no server knew a key", "TimeoutError"):
+        assert told in text
+
+
+def test_results_add_up() -> None:
+    """Those of several rounds are one."""
+    total = Result()
+    total.add(result())
+    total.add(result(violations=[Violation("A", "")]))
+    assert (total.rounds, total.revocations, total.paths["ACK"], len(total.revoke_seconds)) == (2, 200, 180, 200)
+    assert len(total.violations) == 1
