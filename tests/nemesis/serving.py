@@ -1,18 +1,29 @@
-"""`keysvc`, with an event loop that can be told to block, and with a clock that can run at another rate.
+"""`keysvc serve` with other parts: an event loop that can be told to block, a clock that runs at another rate.
 
-It is a program: the nemesis starts it in place of `python -m keysvc`.
+It is a program: the nemesis starts it in place of `python -m keysvc`. So are the mutants, which use it.
 """
 
 import os
 import signal
 import sys
 import time
+from functools import partial
+from typing import Final
 
+from keysvc import app
 from keysvc.__main__ import main
+from keysvc.lease.terms import boottime
+from keysvc.leasing import REAL, Parts
 
-BLOCK_SIGNAL = signal.SIGUSR1
-BLOCK_VARIABLE = "NEMESIS_BLOCK_SECONDS"
-RATE_VARIABLE = "NEMESIS_CLOCK_RATE"
+BLOCK_SIGNAL: Final = signal.SIGUSR1
+BLOCK_VARIABLE: Final = "NEMESIS_BLOCK_SECONDS"
+RATE_VARIABLE: Final = "NEMESIS_CLOCK_RATE"
+
+
+def serve(parts: Parts = REAL) -> None:
+    """Be `keysvc`, whose servers answer from memory by means of these parts."""
+    app.serve = partial(app.serve, parts=parts)
+    sys.exit(main())
 
 
 def _block(*_: object) -> None:
@@ -22,4 +33,5 @@ def _block(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(BLOCK_SIGNAL, _block)
-    sys.exit(main())
+    rate = float(os.environ.get(RATE_VARIABLE, "1"))
+    serve(Parts(clock=lambda: rate * boottime()))
