@@ -35,7 +35,9 @@ CLOCK_RATIO_MAX: Final = 1.2
 WAIT_SECONDS: Final = CLOCK_RATIO_MAX * LEASE_SECONDS + 0.05
 """What a change waits for when somebody does not acknowledge: the lease by the slowest clock, and a little."""
 
-STEERED: Final = (sys.executable, str(Path(__file__).with_name("serving.py")))
+CHECKOUT: Final = Path(__file__).parents[2]
+
+STEERED: Final = (sys.executable, "-m", "tests.nemesis.serving")
 """A server whose event loop can be blocked, and whose clock can run at another rate."""
 
 _CHANNEL: Final = [
@@ -103,6 +105,7 @@ class Node:
             *OPTIONS,
             listen=f"{self.site.host}:0",
             program=self.site.program,
+            cwd=CHECKOUT,
             KEYSVC_DATABASE_URL=url,
             KEYSVC_PEPPERS=self._cluster.pepper,
             **self.site.variables,
@@ -119,9 +122,9 @@ class Node:
         return self._serving
 
     @property
-    def is_running(self) -> bool:
-        """Whether it has been started, and not been ended."""
-        return self._serving is not None
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._running.pid
 
     @property
     def log(self) -> list[dict[str, object]]:

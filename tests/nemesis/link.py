@@ -6,8 +6,10 @@ They live in a thread of their own, so that they go on whatever those who test a
 import asyncio
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -65,6 +67,7 @@ class Link:
 
     Attributes:
         connections: how many there have been.
+        carried: how much was sent to PostgreSQL, in pieces, by application name.
     """
 
     def __init__(self, socket: Path, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -72,11 +75,12 @@ class Link:
         self._run = run
         self._wires = set[_Wire]()
         self._tasks = set[asyncio.Task[None]]()
-        self._flows = asyncio.Event()
-        self._flows.set()
-        self._delays = dict[str, float]()
+        self._is_frozen = False
+        self._delays = dict[tuple[str, str], float]()
+        self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
         self.connections = 0
+        self.carried = Counter[str]()
         self.address = ("", 0)
 
     async def listen(self, host: str) -> None:
@@ -91,20 +95,20 @@ class Link:
 
     def freeze(self) -> None:
         """Carry nothing any more, and close nothing; accept new connections in silence."""
-        self._run(self._set(flows=False))
+        self._run(self._set(is_frozen=True))
 
     def thaw(self) -> None:
         """Go on with everything that was held back."""
-        self._run(self._set(flows=True))
+        self._run(self._set(is_frozen=False))
 
     def delay(self, there: float = 0.0, back: float = 0.0, *, application: str = "") -> None:
-        """Carry everything so many seconds later, in its order.
+        """Carry everything so many seconds later, in its order; infinite: when there is another delay.
 
         Parameters:
             there, back: towards PostgreSQL, and from it.
-            application: only connections whose application name begins so.
+            application: only connections whose application name begins so. What was said before of others is over.
         """
-        self._run(self._set(delays={f"{application}>": there, f"{application}<": back}))
+        self._run(self._set(delays={(application, ">"): there, (application, "<"): back}))
 
     def half_close(self) -> None:
         """End all connections towards PostgreSQL alone: it sees their end, and servers never hear of that."""
@@ -118,11 +122,11 @@ class Link:
         """Reset all connections, and accept no more."""
         self._run(self._close())
 
-    async def _set(self, *, flows: bool | None = None, delays: dict[str, float] | None = None) -> None:
-        if flows is not None:
-            (self._flows.set if flows else self._flows.clear)()
-        if delays is not None:
-            self._delays = delays
+    async def _set(self, *, is_frozen: bool | None = None, delays: dict[tuple[str, str], float] | None = None) -> None:
+        self._is_frozen = self._is_frozen if is_frozen is None else is_frozen
+        self._delays = self._delays if delays is None else delays
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _half_close(self) -> None:
         for wire in self._wires:
@@ -137,7 +141,6 @@ class Link:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        self._flows.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -149,7 +152,8 @@ class Link:
         task.add_done_callback(self._tasks.discard)
         self.connections += 1
         try:
-            await self._flows.wait()
+            while self._is_frozen:
+                await self._changed.wait()
             upstream_reader, upstream = await asyncio.open_unix_connection(str(self._socket))
         except (OSError, asyncio.CancelledError):
             writer.transport.abort()
@@ -186,12 +190,14 @@ class Link:
                 due, data = await waiting.get()
                 if (pause := due - loop.time()) > 0:
                     await asyncio.sleep(pause)
-                await self._flows.wait()
+                while self._is_frozen or self._delay(wire, direction) == inf:
+                    await self._changed.wait()
                 if not data:
                     return
                 if direction == "<" or not wire.is_half_closed:
                     writer.write(data)
                     await writer.drain()
+                    self.carried[wire.application] += direction == ">"
 
         sending = asyncio.create_task(send())
         try:
@@ -199,7 +205,8 @@ class Link:
                 while data := await reader.read(_CHUNK_BYTES):
                     if direction == ">":
                         wire.learn(data)
-                    waiting.put_nowait((loop.time() + self._delay(wire, direction), data))
+                    delay = self._delay(wire, direction)
+                    waiting.put_nowait((0.0 if delay == inf else loop.time() + delay, data))
             waiting.put_nowait((0.0, b""))
             with contextlib.suppress(OSError):
                 await sending
@@ -208,8 +215,8 @@ class Link:
 
     def _delay(self, wire: "_Wire", direction: str) -> float:
         """How long what travels on a connection takes now."""
-        for key, seconds in self._delays.items():
-            if key[-1] == direction and wire.application.startswith(key[:-1]):
+        for (application, way), seconds in self._delays.items():
+            if way == direction and wire.application.startswith(application):
                 return seconds
         return 0.0
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from math import inf
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
@@ -61,6 +62,19 @@ def test_a_delay_is_of_one_direction_and_of_one_application(
     assert seconds_of(quick) < 0.3
     link.delay()
     assert seconds_of(slow) < 0.3
+
+
+def test_an_infinite_delay_ends_with_the_next(link: Link, connect: Callable[[], psycopg.Connection]) -> None:
+    """What was held back goes on, and counts as carried from then on."""
+    connection = connect()
+    link.delay(inf)
+    before = link.carried["keysvc"]
+    timer = threading.Timer(0.5, link.delay)
+    timer.start()
+    assert link.carried["keysvc"] == before
+    assert seconds_of(connection) >= 0.4
+    assert link.carried["keysvc"] > before
+    timer.join()
 
 
 def test_a_half_closed_connection_is_silent(link: Link, connect: Callable[[], psycopg.Connection]) -> None:
