@@ -6,14 +6,19 @@ import random
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import inf
 from typing import ClassVar, Final
 
 from tests.nemesis.cluster import LEASE_SECONDS, STEERED, WAIT_SECONDS, Cluster, Node, Site
+from tests.nemesis.link import RENEWALS
 from tests.nemesis.namespace import Apart, why_not
 from tests.nemesis.serving import BLOCK_SIGNAL, BLOCK_VARIABLE, RATE_VARIABLE
 
 USUAL: Final = (Site("a"), Site("b", is_linked=True), Site("c", is_linked=True))
 """The servers that are there whatever the fault is."""
+
+LATE_SECONDS: Final = LEASE_SECONDS / 5
+"""So much later than usual the database answers a server that shall show first what it remembers."""
 
 BOUND_SECONDS: Final = 60.0
 """To begin and to end a fault takes less than so long, starts of servers included."""
@@ -89,7 +94,7 @@ class Nothing(Fault):
 
 
 class Stopped(Fault):
-    """A server stands still for longer than any lease, with its memory, and goes on."""
+    """A server stands still for longer than any lease, with its memory, and goes on; it hears of the database last."""
 
     name = "stopped"
     seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
@@ -100,9 +105,20 @@ class Stopped(Fault):
         self.count += 1
 
     async def end(self) -> None:
-        """Continue it."""
+        """Continue it; whoever has asked it something in the meantime is answered before it knows anything new."""
         for node in self.affected:
+            assert node.link
+            node.link.delay(back=LATE_SECONDS)
             node.signal(signal.SIGCONT)
+            await asyncio.sleep(2 * LATE_SECONDS)
+            node.link.delay()
+
+
+class StoppedForLong(Stopped):
+    """A server stands still until the others take it for dead, and goes on."""
+
+    name = "stopped for long"
+    seconds = 3 * WAIT_SECONDS + 1.5
 
 
 class Killed(Fault):
@@ -239,13 +255,33 @@ class Frozen(_Linked):
     seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
 
     async def begin(self) -> None:
-        """Freeze them."""
+        """Freeze them when its lease has just been renewed."""
+        await self.link.until_carried(RENEWALS)
         self.link.freeze()
         self.count += 1
 
     async def end(self) -> None:
         """Thaw them."""
         self.link.thaw()
+
+
+class FrozenThere(_Linked):
+    """What a server sends to PostgreSQL does not come through, and the late answers to what it has sent before do."""
+
+    name = "connections frozen one way"
+    seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
+
+    async def begin(self) -> None:
+        """Delay answers first."""
+        self.link.delay(0, LATE_SECONDS)
+        await asyncio.sleep(2 * LATE_SECONDS)
+        await self.link.until_carried(RENEWALS)
+        self.link.delay(inf, LATE_SECONDS)
+        self.count += 1
+
+    async def end(self) -> None:
+        """Let everything through."""
+        self.link.delay()
 
 
 class Delayed(_Repeated, _Linked):
@@ -330,15 +366,19 @@ class Blocked(_Extra):
 
     def site(self) -> Site:
         """One that can be told to block."""
-        return Site("d", program=STEERED, variables={BLOCK_VARIABLE: str(2 * LEASE_SECONDS)})
+        return Site("d", is_linked=True, program=STEERED, variables={BLOCK_VARIABLE: str(2 * LEASE_SECONDS)})
 
     async def begin(self) -> None:
-        """Block it."""
+        """Block it; when it goes on by itself, the database is the last that it hears of."""
+        assert self.extra.link
         self.extra.signal(BLOCK_SIGNAL)
+        self.extra.link.delay(back=LATE_SECONDS)
         self.count += 1
 
     async def end(self) -> None:
-        """It goes on by itself."""
+        """Let it hear."""
+        assert self.extra.link
+        self.extra.link.delay()
 
 
 class Clock(_Extra):
@@ -369,7 +409,8 @@ class Clock(_Extra):
         return Site("d", is_linked=True, program=STEERED, variables={RATE_VARIABLE: str(rate), BLOCK_VARIABLE: "0"})
 
     async def begin(self) -> None:
-        """Leave the holder alone with its lease."""
+        """Leave the holder alone with its lease, when that has just been renewed."""
+        await self.link.until_carried(RENEWALS)
         self.link.freeze()
         self.count += 1
 
@@ -446,6 +487,7 @@ class RevokerKilled(Fault):
 FAULTS: Final[tuple[type[Fault], ...]] = (
     Nothing,
     Stopped,
+    StoppedForLong,
     Killed,
     PostgresRestarted,
     PostgresAborted,
@@ -454,6 +496,7 @@ FAULTS: Final[tuple[type[Fault], ...]] = (
     Cut,
     HalfClosed,
     Frozen,
+    FrozenThere,
     Delayed,
     Blackholed,
     Blocked,

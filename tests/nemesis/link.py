@@ -11,9 +11,16 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from math import inf
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 T = TypeVar("T")
+
+CARRIED_SECONDS_MAX: Final = 10.0
+
+RENEWALS: Final = "keysvc lease"
+WAKE_UPS: Final = "keysvc listen"
+LOOK_UPS: Final = "keysvc verify"
+"""Applications: what servers say of their connections."""
 
 _APPLICATION = b"application_name\0"
 _CHUNK_BYTES = 65536
@@ -109,6 +116,13 @@ class Link:
             application: only connections whose application name begins so. What was said before of others is over.
         """
         self._run(self._set(delays={(application, ">"): there, (application, "<"): back}))
+
+    async def until_carried(self, application: str) -> None:
+        """Wait until something more is sent to PostgreSQL on a connection of this application."""
+        before = self.carried[application]
+        async with asyncio.timeout(CARRIED_SECONDS_MAX):
+            while self.carried[application] == before:  # noqa: ASYNC110 (the link is in another thread)
+                await asyncio.sleep(0.001)
 
     def half_close(self) -> None:
         """End all connections towards PostgreSQL alone: it sees their end, and servers never hear of that."""

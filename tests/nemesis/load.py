@@ -26,6 +26,9 @@ TICK_SECONDS: Final = 0.04
 UNDER_WAY_MAX: Final = 25
 """Questions to one server; one that stands still must find many when it goes on."""
 
+GROUPS: Final = 6
+"""Of keys that are asked about together."""
+
 LEAD_SECONDS: Final = 0.3
 """So long before the fault begins the first key is revoked."""
 
@@ -102,6 +105,7 @@ class Round:
         self._under_way = Counter[str]()
         self._secrets = list[str]()
         self._stopping = asyncio.Event()
+        self._broken = asyncio.Event()
         self._began = self._ended = 0.0
 
     async def run(self) -> Result:
@@ -133,6 +137,7 @@ class Round:
                 self._began = now()
                 async with asyncio.timeout(BOUND_SECONDS):
                     await self._fault.begin()
+                self._broken.set()
                 await asyncio.sleep(self._began + self._fault.seconds - now())
             finally:
                 async with asyncio.timeout(BOUND_SECONDS):
@@ -187,9 +192,13 @@ class Round:
                 await asyncio.sleep(TICK_SECONDS)
 
     async def _ask_all(self, caller: Caller) -> None:
+        """Ask a server about every key: of few at once, since one that it must look up holds up those beside it."""
+        questions = self._questions()
+        count = max(4, len(questions) // GROUPS)
+        groups = [questions[begin : begin + count] for begin in range(0, len(questions), count)]
         self._under_way[caller.name] += 1
         try:
-            await self._asker.verify_all(caller, self._questions())
+            await asyncio.gather(*(self._asker.verify_all(caller, some) for some in groups))
         finally:
             self._under_way[caller.name] -= 1
 
@@ -200,9 +209,13 @@ class Round:
             await asyncio.sleep(0.2)
 
     async def _revoke_later(self, key: Key, number: int) -> None:
-        """Revoke a key when its turn comes: some turns come before the fault, most of them while it lasts."""
-        span = LEAD_SECONDS + self._fault.seconds + TAIL_SECONDS
-        await asyncio.sleep(span * (number + self._chance.random()) / self._size.revocations)
+        """Revoke a key when its turn comes: before the fault, when it has just begun, while it lasts, or afterwards."""
+        if number % 3:
+            span = LEAD_SECONDS + self._fault.seconds + TAIL_SECONDS
+            await asyncio.sleep(span * (number + self._chance.random()) / self._size.revocations)
+        else:
+            await self._broken.wait()
+            await asyncio.sleep(self._chance.choice((0.0, 0.0, 0.02, 0.1)))
         kind = self._chance.random()
         wait, seconds = receipt_pb2.WAIT_BARRIER, 10.0
         if kind < 0.1:

@@ -7,7 +7,8 @@ from typing import Final
 import psycopg
 
 from tests.nemesis.cluster import LEASE_SECONDS, Site
-from tests.nemesis.trial import LOOK_UPS, RENEWALS, TERMS, WAKE_UPS, Schedule, Trial, hold, linked, until_sent
+from tests.nemesis.link import LOOK_UPS, RENEWALS, WAKE_UPS
+from tests.nemesis.trial import TERMS, Schedule, Trial, hold, linked
 
 LOOK_AGAIN_SECONDS: Final = 0.4
 """So long everybody is still asked after the last change."""
@@ -64,9 +65,10 @@ async def late_look_up(trial: Trial) -> None:
     key = await trial.create()
     link = linked(trial.d)
     link.delay(0, 0.5, application=LOOK_UPS)
-    before = link.carried[LOOK_UPS]
+    sent = asyncio.create_task(link.until_carried(LOOK_UPS))
+    await asyncio.sleep(0)  # it has begun
     looking = asyncio.create_task(trial.verify(trial.d, key))
-    await until_sent(trial.d, LOOK_UPS, before)
+    await sent
     await trial.revoke(trial.a, key)
     await looking
     link.delay()
@@ -143,6 +145,7 @@ SHOWN: Final[dict[str, Schedule]] = {
     "push_is_lease": holder_cut_off,
     "remembers_unchecked": late_look_up,
     "row_first": leaving,
+    "slow_clock": holder_cut_off,
     "waits_too_short": others_cut_off,
 }
 """The schedule that shows each mistake."""

@@ -17,7 +17,7 @@ from tests.nemesis.asking import Asker
 from tests.nemesis.checking import Violation, violations
 from tests.nemesis.cluster import Caller, Cluster, Node, Site, now
 from tests.nemesis.history import Answer, Change, Key, Question
-from tests.nemesis.link import Link
+from tests.nemesis.link import RENEWALS, Link
 from tests.process.running import KEYSVC
 
 TERMS: Final = {"KEYSVC_CLOCK_RATE": "1", "KEYSVC_LEASE_MARGIN_SECONDS": "0"}
@@ -28,10 +28,6 @@ SITES: Final = (Site("a", variables=TERMS), Site("b", is_linked=True, variables=
 PRIMED_SECONDS_MAX: Final = 20.0
 TICK_SECONDS: Final = 0.02
 UNDER_WAY_MAX: Final = 10
-
-RENEWALS: Final = "keysvc lease"
-WAKE_UPS: Final = "keysvc listen"
-LOOK_UPS: Final = "keysvc verify"
 
 
 class Trial:
@@ -125,17 +121,10 @@ class Trial:
 Schedule: TypeAlias = Callable[[Trial], Awaitable[None]]
 
 
-async def hold(node: Node, application: str = RENEWALS, *, back: float = inf) -> None:
-    """Hold back what a server sends to PostgreSQL on one connection, from the moment that it has sent something."""
-    await until_sent(node, application, linked(node).carried[application])
-    linked(node).delay(inf, back, application=application)
-
-
-async def until_sent(node: Node, application: str, before: int) -> None:
-    """Wait until a server has sent more to PostgreSQL than before."""
-    async with asyncio.timeout(10):
-        while linked(node).carried[application] == before:  # noqa: ASYNC110 (the link is in another thread)
-            await asyncio.sleep(0.001)
+async def hold(node: Node, *, back: float = inf) -> None:
+    """Hold back the renewals of a server, from the moment that it has sent one."""
+    await linked(node).until_carried(RENEWALS)
+    linked(node).delay(inf, back, application=RENEWALS)
 
 
 def linked(node: Node) -> Link:
