@@ -13,9 +13,11 @@ from typing import Any, Final
 from rich.console import Console
 
 from tests.nemesis.cluster import Cluster
-from tests.nemesis.faults import FAULTS, USUAL, Fault, seeded
-from tests.nemesis.load import Result, Round, Size
+from tests.nemesis.fault import USUAL, Fault, seeded
+from tests.nemesis.faults import FAULTS
+from tests.nemesis.load import Round
 from tests.nemesis.report import PAGE, entry, facts, is_good, page
+from tests.nemesis.result import Result, Size
 
 DEFAULT_FILE: Final = Path("build/nemesis.json")
 

@@ -22,9 +22,6 @@ from keysvc.v1.workspace_service_pb2_grpc import WorkspaceServiceStub
 from tests.nemesis.link import Link, Wiring
 from tests.process.running import KEYSVC, Serving, postmaster_of, run, short_folder, until
 
-FROM_MEMORY: Final = True
-"""Whether servers answer from memory."""
-
 LEASE_SECONDS: Final = 1.0
 """Short, so that a run is quick: whatever is waited for takes a lease or two."""
 

@@ -12,8 +12,9 @@ from statistics import quantiles
 from typing import Any, Final
 
 from tests.nemesis.cluster import LEASE_SECONDS, WAIT_SECONDS
-from tests.nemesis.faults import Fault, Nothing
-from tests.nemesis.load import Result
+from tests.nemesis.fault import Fault
+from tests.nemesis.result import Result
+from tests.nemesis.server_faults import Nothing
 
 VIOLATIONS_SHOWN: Final = 20
 

@@ -7,25 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.nemesis.cluster import FROM_MEMORY, Cluster
-from tests.nemesis.faults import (
-    USUAL,
-    Blackholed,
-    Blocked,
-    Clock,
-    Fault,
-    Frozen,
-    Joining,
-    Killed,
-    Nothing,
-    PostgresAborted,
-    RevokerKilled,
-    Stopped,
-    Terminated,
-    seeded,
-)
-from tests.nemesis.load import Round, Size
+from tests.nemesis.cluster import Cluster
+from tests.nemesis.database_faults import PostgresAborted, Terminated
+from tests.nemesis.fault import USUAL, Fault, seeded
+from tests.nemesis.load import Round
+from tests.nemesis.network_faults import Blackholed, Frozen
 from tests.nemesis.report import shortcomings
+from tests.nemesis.result import Size
+from tests.nemesis.server_faults import Blocked, Clock, Joining, Killed, Nothing, RevokerKilled, Stopped
 
 pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
 
@@ -66,5 +55,5 @@ async def test_revocation_is_certain(cluster: Cluster, fault_type: type[Fault], 
     assert result.violations == []
     assert shortcomings(fault_type, result) == []
     assert result.revocations == SIZE.revocations
-    if FROM_MEMORY and fault_type in WAITING:
+    if fault_type in WAITING:
         assert result.paths["TIMER"]

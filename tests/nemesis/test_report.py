@@ -3,9 +3,9 @@
 from collections import Counter
 
 from tests.nemesis.checking import Violation
-from tests.nemesis.faults import Nothing, Stopped
-from tests.nemesis.load import Result
 from tests.nemesis.report import entry, facts, is_good, page
+from tests.nemesis.result import Result
+from tests.nemesis.server_faults import Nothing, Stopped
 
 
 def result(**more: object) -> Result:
