@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import secrets
+import signal
 import sys
 import time
 import traceback
@@ -38,6 +39,8 @@ def main() -> int:
     if options.page:
         PAGE.write_text(page(json.loads(options.json.read_text())))
         return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # whatever ends the run, nothing of it stays
     wanted = [each.strip() for each in options.faults.split(",")]
     if unknown := set(wanted) - set(names):
         parser.error(f"no such faults: {', '.join(sorted(unknown))}")
