@@ -19,7 +19,7 @@ RULES = {"final_at_once": "A", "keeps_workspaces": "verdict"}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(embedded: None) -> Iterator[Cluster]:
     """Two servers."""
     with Cluster.open(*SITES) as cluster:
         yield cluster

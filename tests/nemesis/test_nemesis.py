@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.nemesis.cluster import Cluster
-from tests.nemesis.database_faults import PostgresAborted, Terminated
+from tests.nemesis.database_faults import PostgresAborted
 from tests.nemesis.fault import USUAL, Fault, seeded
 from tests.nemesis.load import Round
 from tests.nemesis.network_faults import Blackholed, Frozen
 from tests.nemesis.report import shortcomings
 from tests.nemesis.result import Size
-from tests.nemesis.server_faults import Blocked, Clock, Joining, Killed, Nothing, RevokerKilled, Stopped
+from tests.nemesis.server_faults import Clock, Joining, Killed, Nothing, RevokerKilled, Stopped
 
 pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
 
@@ -25,21 +25,19 @@ SELECTION = (
     Stopped,
     Killed,
     PostgresAborted,
-    Terminated,
     Frozen,
     Blackholed,
-    Blocked,
     Clock,
     Joining,
     RevokerKilled,
 )
 
-WAITING = frozenset({Stopped, Frozen, Blackholed, Blocked, Clock, RevokerKilled})
+WAITING = frozenset({Stopped, Frozen, Blackholed, Clock, RevokerKilled})
 """With these somebody does not acknowledge for longer than a lease."""
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(embedded: None) -> Iterator[Cluster]:
     """Three servers."""
     with Cluster.open(*USUAL) as cluster:
         yield cluster
