@@ -63,6 +63,7 @@ class Round:
         self._callers = dict[str, Caller]()
         self._under_way = Counter[str]()
         self._secrets = list[str]()
+        self._unexpected = list[Violation]()
         self._stopping = asyncio.Event()
         self._broken = asyncio.Event()
         self._began = self._ended = 0.0
@@ -76,8 +77,8 @@ class Round:
                 await self._run()
             finally:
                 await self._fault.clean()
-            late = await self._settle()
-        found = [*violations(self._asker.history, clock_seconds=self._fault.clock_seconds), *late]
+            self._unexpected += await self._settle()
+        found = [*violations(self._asker.history, clock_seconds=self._fault.clock_seconds), *self._unexpected]
         found += [Violation("error", each) for each in self._asker.unexpected]
         return self._result(found)
 
@@ -188,6 +189,14 @@ class Round:
                 break
             await asyncio.sleep(self._chance.uniform(0.0, 0.3))
             change = await self._revoke(self._anybody(), key)
+            is_complete = change.receipt is None or bool(change.receipt.path)
+            self._expect(is_complete, f"{change.label} was repeated, with time to wait, and is not complete")
+        self._expect(not repeats or change.receipt is not None, f"{change.label} was repeated, and never answered")
+
+    def _expect(self, is_so: bool, text: str) -> None:
+        """Take note of what is not as it must be."""
+        if not is_so:
+            self._unexpected.append(Violation("repeat", text))
 
     async def _revoke(self, caller: Caller, key: Key, **how: Any) -> Change:
         """Revoke a key, and ask everybody the moment that it is done."""
@@ -343,7 +352,6 @@ class Round:
         """What happened."""
         history = self._asker.history
         revokes = [change for change in history.changes if change.method == "Revoke" and not change.wanted["secret_id"]]
-        others = [change for change in history.changes if change not in revokes]
         receipts = [change.receipt for change in history.changes if change.receipt]
         during = [each for each in revokes if each.invoke < self._ended and each.returned > self._began]
         return Result(
@@ -352,7 +360,7 @@ class Round:
             revocations=len({each.key_id for each in revokes}),
             during=len({each.key_id for each in during}),
             begun_during=len({each.key_id for each in during if each.invoke > self._began}),
-            changes=len(others),
+            changes=len(history.changes) - len(revokes),
             answers=len(history.answers),
             from_memory=sum(answer.basis == "MEMORY" for answer in history.answers),
             primed=self._primed,

@@ -194,10 +194,19 @@ class RevokerKilled(Fault):
         self.affected = [self.revoker, self._standing]
 
     async def begin(self) -> None:
-        """Stop the one; kill the other when it is waiting."""
-        assert self.revoker
+        """Stop the one."""
         self._standing.signal(signal.SIGSTOP)
-        await asyncio.sleep(self.chance.uniform(0.0, 0.5) * LEASE_SECONDS)
+        self._killing = asyncio.create_task(self._kill())
+
+    async def end(self) -> None:
+        """Continue the one, and wait for the other."""
+        await self._killing
+        self._standing.signal(signal.SIGCONT)
+
+    async def _kill(self) -> None:
+        """Kill the other one while it waits, and start it again."""
+        assert self.revoker
+        await asyncio.sleep(self.chance.uniform(0.1, 0.5) * LEASE_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * LEASE_SECONDS):
                 while not self.is_revoking(self.revoker.name):  # noqa: ASYNC110 (a server cannot set our event)
@@ -206,9 +215,4 @@ class RevokerKilled(Fault):
         victim, self.revoker = self.revoker, None
         await asyncio.to_thread(victim.kill)
         victim.launch()
-        self._starting = asyncio.create_task(asyncio.to_thread(victim.await_ready))
-
-    async def end(self) -> None:
-        """Continue the one, and wait for the other."""
-        self._standing.signal(signal.SIGCONT)
-        await self._starting
+        await asyncio.to_thread(victim.await_ready)

@@ -55,3 +55,4 @@ async def test_revocation_is_certain(cluster: Cluster, fault_type: type[Fault], 
     assert result.revocations == SIZE.revocations
     if fault_type in WAITING:
         assert result.paths["TIMER"]
+        assert result.unacknowledged
