@@ -51,8 +51,7 @@ class Renewing:
         self._report = report
         self._clock = clock
         self._rows: list[UUID] = []
-        self._acknowledged = -1
-        self._is_woken = False
+        self._heard = -1
         self._signal = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -79,8 +78,9 @@ class Renewing:
 
     def wake(self, seq: int) -> None:
         """There is a change: hear of it, and acknowledge it, now. Nothing is lost if nobody calls this, but time."""
-        if seq > self._acknowledged:
-            self._is_woken = True
+        # What is applied is being acknowledged already: another server may have been quicker to say it.
+        if seq > self._heard and (self._holder.member_id is None or seq > self._holder.applied.seq):
+            self._heard = seq
             self._signal.set()
 
     async def _run(self) -> None:
@@ -113,7 +113,7 @@ class Renewing:
         if log is None:
             raise LeaseTooLongError(f"a lease of {terms.lease_ms} ms is longer than this database allows")
         self._rows = [member_id]
-        self._acknowledged = log.seq
+        self._heard = log.seq
         self._holder.joined(member_id, log)
 
     async def _round(self) -> bool:
@@ -125,18 +125,25 @@ class Renewing:
         holder = self._holder
         if holder.member_id is None:
             return False
-        if self._is_woken:
-            self._is_woken = False
-            # Applied first, so that one renewal acknowledges it.
-            if holder.fetched(await self._membership.fetch(holder.applied.seq)) is Outcome.LOST:
-                return True
+        if self._heard > holder.applied.seq and not await self._fetch():
+            return True
         member_id, applied = holder.member_id, holder.applied
         sent = self._clock()
         news = await self._membership.renew(member_id, applied, self._report())
         outcome = holder.renewed(sent, news)
-        self._acknowledged = applied.seq
         if outcome is Outcome.LOST:
             _log.warning("lease lost: joining again")
         elif outcome is Outcome.PAUSED:
             _log.error("this machine was paused for longer than its leases: everything remembered is forgotten")
-        return outcome is not Outcome.EXTENDED or self._is_woken
+        return outcome is not Outcome.EXTENDED or self._heard > holder.applied.seq
+
+    async def _fetch(self) -> bool:
+        """Apply what we were woken for, so that one renewal acknowledges it; False: we are no member any more."""
+        woken_for = self._heard
+        if self._holder.fetched(await self._membership.fetch(self._holder.applied.seq)) is Outcome.LOST:
+            return False
+        if self._heard == woken_for:
+            self._heard = (
+                self._holder.applied.seq
+            )  # Or somebody who tells of a change that there is not would keep us busy.
+        return True

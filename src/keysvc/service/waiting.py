@@ -107,12 +107,12 @@ class Waiting:
 
     async def _run(self) -> None:
         """Ask until nobody waits; more and more rarely, but at once when there is somebody new."""
-        pause = PAUSE_SECONDS_MIN
+        began = self._clock()
         try:
             while self._open:
                 if self._signal.is_set():
                     self._signal.clear()
-                    pause = PAUSE_SECONDS_MIN
+                    began = self._clock()
                     self._woken_at = -math.inf
                 try:
                     await self._ask()
@@ -122,10 +122,11 @@ class Waiting:
                     _log.exception("members not read")
                 await self._close(self._certain())
                 if self._open:
-                    soonest = min(barrier.ends_at for barrier in self._open) - self._clock()
+                    now = self._clock()
+                    pause = max(PAUSE_SECONDS_MIN, min((now - began) / 4, PAUSE_SECONDS_MAX))
+                    soonest = min(barrier.ends_at for barrier in self._open) - now
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._signal.wait(), max(0, min(pause, soonest)))
-                    pause = min(2 * pause, PAUSE_SECONDS_MAX)
         finally:
             self._running = None
 

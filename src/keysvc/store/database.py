@@ -160,7 +160,12 @@ class Database:
             return await psycopg.AsyncConnection.connect(url, **connect_arguments(application_name, limit_seconds))
 
         create = partial(
-            create_async_engine, "postgresql+psycopg://", async_creator=connect, max_overflow=0, hide_parameters=True
+            create_async_engine,
+            "postgresql+psycopg://",
+            async_creator=connect,
+            max_overflow=0,
+            pool_use_lifo=True,
+            hide_parameters=True,
         )
         self._transactions = _Lane(create(pool_size=connections_max), connections_max)
         # Always without a transaction: to begin and end one, or to change between the two, takes as long as the read.

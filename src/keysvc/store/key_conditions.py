@@ -37,7 +37,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from keysvc.core.key import State
 from keysvc.core.keystring import Environment
 from keysvc.core.listing import KeyFilter
-from keysvc.store.rows import OPEN_CHANGES
+from keysvc.store.rows import is_open
 from keysvc.store.schema import key, key_activity, secret, workspace
 
 PLANNING: Final = "SET LOCAL enable_seqscan = off; SET LOCAL random_page_cost = 0; SET LOCAL seq_page_cost = 0"
@@ -135,7 +135,7 @@ def _in_state(state: State) -> Condition:
 
     def holds(row: Columns) -> ColumnElement[bool]:
         shown = case(
-            (row.revoke_seq.in_(OPEN_CHANGES), State.REVOKING),
+            (is_open(row.revoke_seq), State.REVOKING),
             (row.revoke_time.is_not(None), State.REVOKED),
             (row.suspended, State.SUSPENDED),
             (row.expire_time <= func.now(), State.EXPIRED),

@@ -24,8 +24,8 @@ BATCH_MAX: Final = 1_000
 _SELECT = """
 SELECT c.epoch, c.seq, clock_timestamp(), s.id, s.digest, s.pepper, s.retire_time, k.id, k.environment, k.owner, k.role,
        k.scopes, k.ip_allowlist, k.metadata, k.workspaces, k.expire_time, k.suspended, k.seq,
-       s.revoke_seq, s.revoke_seq IN (SELECT seq FROM key_change WHERE NOT final),
-       k.revoke_seq, k.revoke_seq IN (SELECT seq FROM key_change WHERE NOT final),
+       s.revoke_seq, EXISTS (SELECT FROM key_change WHERE seq = s.revoke_seq AND NOT final),
+       k.revoke_seq, EXISTS (SELECT FROM key_change WHERE seq = k.revoke_seq AND NOT final),
        w.id, w.name, w.suspended, w.allowed_scopes, w.roles, w.seq
   FROM revocation_clock c
   LEFT JOIN (secret s

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Uuid, any_, bindparam, func, literal_column, select, true
+from sqlalchemy import ColumnElement, Row, Uuid, any_, bindparam, exists, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -36,13 +36,18 @@ USAGE_TIME = (
 THIS_CHANGE: Final[ColumnElement[int]] = literal_column("(SELECT clock.seq FROM clock)")
 """The revision of the change that a closing statement makes; see ``keysvc.store.transaction``."""
 
-OPEN_CHANGES: Final = select(schema.key_change.c.seq).where(~schema.key_change.c.final)
-"""Changes that somebody may not know yet."""
+
+def is_open(seq: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether somebody may not know the change with a revision yet.
+
+    One look by the primary key for each row: to list all that are open would depend on statistics to be quick.
+    """
+    return exists().where(schema.key_change.c.seq == seq, ~schema.key_change.c.final)
 
 
 def is_revoking(row: ReadOnlyColumnCollection[str, Any]) -> Any:  # noqa: ANN401 (a column with a name)
     """Whether the revocation of a key or secret is still to be confirmed."""
-    return row.revoke_seq.in_(OPEN_CHANGES).label("revoking")
+    return is_open(row.revoke_seq).label("revoking")
 
 
 WORKSPACE_COLUMNS = (*schema.workspace.c, *CLOCK_COLUMNS)

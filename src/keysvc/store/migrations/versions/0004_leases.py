@@ -12,7 +12,7 @@ ALTER TABLE secret ADD COLUMN revoke_seq bigint;
 UPDATE key SET revoke_seq = seq WHERE revoke_time IS NOT NULL;
 UPDATE secret SET revoke_seq = seq WHERE revoke_time IS NOT NULL;
 
--- Changes that somebody may not know yet. There are few at any time; every look-up of Verify asks.
+-- Changes that somebody may not know yet. There are few at any time.
 CREATE INDEX key_change_open ON key_change (seq) WHERE NOT final;
 -- What is to be trimmed.
 CREATE INDEX key_change_at ON key_change (at) WHERE final;
