@@ -318,3 +318,21 @@ async def _answers(client: Client, key_string: str) -> bool:
         return (await client.verify(key_string)).verdict == verify_pb2.VERDICT_VALID
     except Refused:
         return False
+
+
+async def test_a_wake_up_that_lies_keeps_nobody_busy(pair: Pair) -> None:
+    """Whoever may NOTIFY can tell of a change that there is not: each server looks once, and goes on as before."""
+
+    def beats(connection: "psycopg.Connection[Any]") -> int:
+        row = connection.execute("SELECT sum(beat)::int FROM lease_member").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    with psycopg.connect(pair.database_url, autocommit=True) as connection:
+        before = beats(connection)
+        connection.execute("SELECT pg_notify('keysvc_wake', '999999999'), pg_notify('keysvc_wake', 'nonsense')")
+        await asyncio.sleep(1)
+        # Two renewals a second for each of two servers, and one more for the wake-up.
+        assert beats(connection) - before < 20
+    created = await pair.hot()
+    assert (await pair.first.revoke(created.key.id)).receipt.path == ACK
