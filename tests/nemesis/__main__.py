@@ -14,9 +14,10 @@ from typing import Any, Final
 from rich.console import Console
 
 from tests.nemesis.cluster import Cluster
-from tests.nemesis.fault import USUAL, Fault, seeded
+from tests.nemesis.fault import Fault, seeded
 from tests.nemesis.faults import FAULTS
 from tests.nemesis.load import Round
+from tests.nemesis.quiet import Quiet, QuietRound
 from tests.nemesis.report import PAGE, entry, facts, is_good, page
 from tests.nemesis.result import Result, Size
 
@@ -61,7 +62,7 @@ def run(fault_types: list[type[Fault]], seed: int, revocations: int) -> dict[str
             found["skipped"] = reason
         else:
             try:
-                with Cluster.open(*USUAL) as cluster:
+                with Cluster.open(*fault_type.sites) as cluster:
                     report |= facts(cluster.postgres_version)
                     found = _run_fault(cluster, fault_type, seed, revocations)
             except Exception as error:  # noqa: BLE001 (the others are run all the same)
@@ -79,7 +80,12 @@ def _run_fault(cluster: Cluster, fault_type: type[Fault], seed: int, revocations
     result = Result()
     while result.revocations < revocations and not result.violations:
         name = f"{fault_type.__name__.lower()}-{result.rounds}"
-        result.add(asyncio.run(Round(cluster, fault_type, seeded(seed, name), size, name).run()))
+        chance = seeded(seed, name)
+        if issubclass(fault_type, Quiet):
+            one = QuietRound(cluster, chance, size, name).run()
+        else:
+            one = Round(cluster, fault_type, chance, size, name).run()
+        result.add(asyncio.run(one))
     return entry(fault_type, result, time.monotonic() - began)
 
 

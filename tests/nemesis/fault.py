@@ -28,6 +28,7 @@ class Fault(ABC):
         is_revoking: tells whether a server, by its name, is revoking something at the moment.
 
     Attributes:
+        sites: the servers that are there.
         count: how often something went wrong so far.
         affected: servers that are seldom asked for changes, since they would not answer in time.
         revoker: the server that is asked for all revocations, if it matters who is.
@@ -35,6 +36,7 @@ class Fault(ABC):
     """
 
     name: ClassVar[str]
+    sites: ClassVar[tuple[Site, ...]] = USUAL
     seconds: float = 2 * LEASE_SECONDS
     clock_seconds: float = 0.25
 

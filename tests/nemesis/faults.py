@@ -5,9 +5,11 @@ from typing import Final
 from tests.nemesis.database_faults import PostgresAborted, PostgresKilled, PostgresRestarted, Terminated
 from tests.nemesis.fault import Fault
 from tests.nemesis.network_faults import Blackholed, Cut, Delayed, Frozen, FrozenThere, HalfClosed
+from tests.nemesis.quiet import Quiet
 from tests.nemesis.server_faults import Blocked, Clock, Joining, Killed, Nothing, RevokerKilled, Stopped, StoppedForLong
 
 FAULTS: Final[tuple[type[Fault], ...]] = (
+    Quiet,
     Nothing,
     Stopped,
     StoppedForLong,

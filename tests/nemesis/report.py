@@ -71,7 +71,7 @@ _COLUMNS: Final = (
 def shortcomings(fault_type: type[Fault], result: Result) -> list[str]:
     """Why a result would prove nothing, even if nothing was wrong in it."""
     found = {
-        "nothing went wrong": fault_type is not Nothing and not result.faults,
+        "nothing went wrong": not issubclass(fault_type, Nothing) and not result.faults,
         "nothing was revoked while it did": not result.begun_during,
         "no server knew a key before it was revoked": not result.primed,
     }
