@@ -126,6 +126,8 @@ RememberedKeysOption = Annotated[
 ]
 AnotherOption = Annotated[bool, typer.Option("--another", help="Create one even if there is one already.")]
 
+CLOCK_RATE = 1.2
+LEASE_MARGIN_SECONDS = 0.05
 _LISTEN_DEFAULT = "127.0.0.1:50051"
 
 
@@ -150,8 +152,8 @@ def serve(
     lease_seconds: LeaseSecondsOption = 3.0,
     renew_seconds: RenewSecondsOption = None,
     stale_seconds: StaleSecondsOption = 0.0,
-    clock_rate: ClockRateOption = 1.2,
-    lease_margin_seconds: LeaseMarginSecondsOption = 0.05,
+    clock_rate: ClockRateOption = CLOCK_RATE,
+    lease_margin_seconds: LeaseMarginSecondsOption = LEASE_MARGIN_SECONDS,
     remembered_keys: RememberedKeysOption = 200_000,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.

@@ -15,7 +15,16 @@ from keysvc.cli.contract import Wait
 from keysvc.cli.failure import Failure
 from keysvc.cli.output import Column, Output
 from keysvc.cli.receipt import ReasonOption, WaitOption, receipt_rows
-from keysvc.cli.server import DatabaseUrlOption, DataDirOption, run_here, server_settings
+from keysvc.cli.server import (
+    CLOCK_RATE,
+    LEASE_MARGIN_SECONDS,
+    ClockRateOption,
+    DatabaseUrlOption,
+    DataDirOption,
+    LeaseMarginSecondsOption,
+    run_here,
+    server_settings,
+)
 from keysvc.cli.text import to_json, write
 from keysvc.cli.values import format_distance, format_duration, format_wait
 from keysvc.core.errors import KeysvcError
@@ -95,6 +104,8 @@ def bump(
     wait: WaitOption = None,
     data_dir: DataDirOption = None,
     database_url: DatabaseUrlOption = None,
+    clock_rate: ClockRateOption = CLOCK_RATE,
+    lease_margin_seconds: LeaseMarginSecondsOption = LEASE_MARGIN_SECONDS,
 ) -> None:
     """Let every server forget what it remembers, after rows of the database were changed by hand.
 
@@ -104,7 +115,8 @@ def bump(
     async def work(tools: _Tools) -> "Receipt":
         return await tools.upkeep.bump(tools.call("keysvc bump"), _asked(reason, wait), new_epoch=new_epoch)
 
-    _show_receipt(_at_database(data_dir, database_url, work))
+    terms = {"clock_rate": clock_rate, "margin_seconds": lease_margin_seconds}
+    _show_receipt(_at_database(data_dir, database_url, work, terms))
 
 
 def lease_limit(
@@ -213,6 +225,8 @@ def retire(
     wait: WaitOption = None,
     data_dir: DataDirOption = None,
     database_url: DatabaseUrlOption = None,
+    clock_rate: ClockRateOption = CLOCK_RATE,
+    lease_margin_seconds: LeaseMarginSecondsOption = LEASE_MARGIN_SECONDS,
 ) -> None:
     """Accept no secret under a pepper any more, for ever. Then servers may do without it.
 
@@ -223,7 +237,8 @@ def retire(
         call = tools.call("keysvc pepper retire")
         return await tools.upkeep.retire_pepper(call, _asked(reason, wait), _fingerprint(fingerprint), force=force)
 
-    _show_receipt(_at_database(data_dir, database_url, work))
+    terms = {"clock_rate": clock_rate, "margin_seconds": lease_margin_seconds}
+    _show_receipt(_at_database(data_dir, database_url, work, terms))
 
 
 class _Tools(NamedTuple):
@@ -234,9 +249,18 @@ class _Tools(NamedTuple):
     call: Callable[[str], Any]
 
 
-def _at_database(data_dir: Path | None, database_url: str | None, work: Callable[[_Tools], Awaitable[T]]) -> T:
-    """Do something with the database; what it refuses is a sentence."""
-    settings = server_settings("127.0.0.1:0", data_dir, database_url, needs_peppers=False)
+def _at_database(
+    data_dir: Path | None,
+    database_url: str | None,
+    work: Callable[[_Tools], Awaitable[T]],
+    terms: dict[str, float] | None = None,
+) -> T:
+    """Do something with the database; what it refuses is a sentence.
+
+    Parameters:
+        terms: of the leases that are waited for.
+    """
+    settings = server_settings("127.0.0.1:0", data_dir, database_url, needs_peppers=False, lease=terms)
 
     async def with_tools() -> T:
         async with _open_tools(settings) as tools:
