@@ -91,29 +91,45 @@ class Verifying:
             Unavailable: no judgement could be made.
             FailedPrecondition: ``at_least`` is of another database, or beyond this one's clock.
         """
+        return self._at_once(presentation, workspaces) or await self._from_database(presentation, workspaces)
+
+    async def verify_batch(self, presentations: list[Presentation], workspaces: tuple[str, ...] = ()) -> list[Answer]:
+        """As ``verify``, for each; their look-ups travel together."""
+        answers = [self._at_once(presentation, workspaces) for presentation in presentations]
+        missing = [place for place, answer in enumerate(answers) if answer is None]
+        found = await asyncio.gather(*(self._from_database(presentations[place], workspaces) for place in missing))
+        late = dict(zip(missing, found, strict=True))
+        return [late[place] if answer is None else answer for place, answer in enumerate(answers)]
+
+    def _at_once(self, presentation: Presentation, workspaces: tuple[str, ...]) -> Answer | None:
+        """An answer that needs no look-up: from memory, or that the text is no key string."""
         text = presentation.key_string.reveal()
-        mark = b""
-        if len(text) <= KEY_STRING_CHARACTERS_MAX and text.isascii():
-            mark = blake2b(text.encode(), digest_size=16, key=self._hash_key).digest()
-            if not presentation.strong and (answer := self._remembered(mark, presentation, workspaces)):
-                self.hits += 1
-                return answer
-        secret_id = find_secret_id(text, self._tag_key)
-        if secret_id is None:
+        if not presentation.strong and (answer := self._remembered(self._mark(text), presentation, workspaces)):
+            self.hits += 1
+            return answer
+        if find_secret_id(text, self._tag_key) is None:
             self._meter.count(Verdict.MALFORMED)
             return Answer(Verdict.MALFORMED)
+        return None
+
+    async def _from_database(self, presentation: Presentation, workspaces: tuple[str, ...]) -> Answer:
+        """Look up what has the shape and the tag of a key string; remember it if that is right."""
+        text = presentation.key_string.reveal()
+        secret_id = find_secret_id(text, self._tag_key) or ""
         self.misses += 1
         asked_as = self._holder.member_id
         snapshot = await self._look_up(secret_id)
         if presentation.at_least is not None:
             _check_includes(snapshot.revision, presentation.at_least)
         record = self._prove(presentation.key_string, snapshot)
-        self._holder.remember(mark, record, snapshot.revision, asked_as)
+        self._holder.remember(self._mark(text), record, snapshot.revision, asked_as)
         return self._answer(record, presentation, workspaces, snapshot.at, snapshot.revision, Basis.DATABASE)
 
-    async def verify_batch(self, presentations: list[Presentation], workspaces: tuple[str, ...] = ()) -> list[Answer]:
-        """As ``verify``, for each; their look-ups travel together."""
-        return await asyncio.gather(*(self.verify(presentation, workspaces) for presentation in presentations))
+    def _mark(self, text: str) -> bytes:
+        """What a key string is remembered by; nothing is remembered by that of a text that cannot be one."""
+        if len(text) > KEY_STRING_CHARACTERS_MAX or not text.isascii():
+            return b""
+        return blake2b(text.encode(), digest_size=16, key=self._hash_key).digest()
 
     def _remembered(self, mark: bytes, presentation: Presentation, workspaces: tuple[str, ...]) -> Answer | None:
         """An answer from memory, if we may give one and know it. Not to be interrupted: see ``Holder.standing``."""
