@@ -45,14 +45,13 @@ def main() -> int:
     wanted = [each.strip() for each in options.faults.split(",")]
     if unknown := set(wanted) - set(names):
         parser.error(f"no such faults: {', '.join(sorted(unknown))}")
-    report = run([each for each in FAULTS if each.name in wanted], options.seed, options.revocations)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=2) + "\n")
+    report = run([each for each in FAULTS if each.name in wanted], options.seed, options.revocations, options.json)
     return 0 if all(map(is_good, report["faults"])) else 1
 
 
-def run(fault_types: list[type[Fault]], seed: int, revocations: int) -> dict[str, Any]:
-    """All kinds of faults, each with a cluster of its own."""
+def run(fault_types: list[type[Fault]], seed: int, revocations: int, file: Path) -> dict[str, Any]:
+    """All kinds of faults, each with a cluster of its own; what is known so far is always in the file."""
     console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(f"seed {seed}")
     report: dict[str, Any] = {"seed": seed, "revocations": revocations, "faults": []}
@@ -69,6 +68,7 @@ def run(fault_types: list[type[Fault]], seed: int, revocations: int) -> dict[str
                 traceback.print_exc()
                 found["failure"] = f"{type(error).__name__}: {error}"
         report["faults"].append(found)
+        file.write_text(json.dumps(report, indent=2) + "\n")
         console.print(_line(found))
     return report
 
