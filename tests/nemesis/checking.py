@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from math import inf
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -25,10 +24,12 @@ class Violation(NamedTuple):
     Parameters:
         rule: which one.
         text: who broke it, when.
+        secret_id: of which key, if it is about one.
     """
 
     rule: str
     text: str
+    secret_id: str = ""
 
 
 def violations(history: History, *, clock_seconds: float = 0.25) -> list[Violation]:
@@ -72,7 +73,7 @@ def _revoked_is_refused(history: History) -> Iterator[Violation]:
         for secret_id in _ended(change, history):
             late = max(valid[secret_id], key=attrgetter("invoke"), default=None)
             if late and late.invoke > since:
-                yield Violation("S", f"{_named(late)}, {late.invoke - since:.3f} s after {change.label}")
+                yield Violation("S", f"{_named(late)}, {late.invoke - since:.3f} s after {change.label}", secret_id)
 
 
 def _final_is_final(history: History) -> Iterator[Violation]:
@@ -96,22 +97,17 @@ def _final_is_final(history: History) -> Iterator[Violation]:
 
 
 def _revoking_stays(history: History) -> Iterator[Violation]:
-    """REVOKING is never VALID again: not at a higher revision, and not at the server that said it."""
-    for secret_id, answers in _by_secret(history.answers).items():
-        refused = [answer for answer in answers if answer.verdict in REFUSING and answer.revision]
-        if not refused:
-            continue
-        seq = min(answer.revision.seq for answer in refused if answer.revision)
-        first = dict[str, float]()
-        for answer in refused:
-            first[answer.server] = min(answer.returned, first.get(answer.server, inf))
-        for answer in answers:
-            if answer.verdict != "VALID" or not answer.revision:
-                continue
-            if answer.revision.seq >= seq:
-                yield Violation("revoking", f"{_named(answer)} at {answer.revision.seq}, which was revoked at {seq}")
-            elif answer.invoke > first.get(answer.server, inf):
-                yield Violation("revoking", f"{_named(answer)}, by a server that has said that {secret_id} is revoked")
+    """REVOKING is never VALID again, at any higher revision.
+
+    One server may say both, VALID last: it has looked the key up, and then answers under a lease that it was granted
+    before the revocation. That is why REVOKING is not final.
+    """
+    for answers in _by_secret(history.answers).values():
+        seqs = [answer.revision.seq for answer in answers if answer.verdict in REFUSING and answer.revision]
+        for answer in answers if seqs else ():
+            if answer.verdict == "VALID" and answer.revision and answer.revision.seq >= min(seqs):
+                text = f"{_named(answer)} at {answer.revision.seq}, which was revoked at {min(seqs)}"
+                yield Violation("revoking", text, answer.question.secret_id)
 
 
 def _answers_include_receipts(history: History) -> Iterator[Violation]:
@@ -124,7 +120,8 @@ def _answers_include_receipts(history: History) -> Iterator[Violation]:
     least = _Highest(sorted(promised))
     for answer in history.answers:
         if answer.revision and answer.revision.seq < (due := least.before(answer.invoke)):
-            yield Violation("revision", f"{_named(answer)} at {answer.revision.seq}, but {due} was true everywhere")
+            text = f"{_named(answer)} at {answer.revision.seq}, but {due} was true everywhere"
+            yield Violation("revision", text, answer.question.secret_id)
 
 
 def _answers_include_what_was_asked_for(history: History) -> Iterator[Violation]:
@@ -139,7 +136,8 @@ def _answers_include_what_was_asked_for(history: History) -> Iterator[Violation]
         elif answer.at_least:
             due = answer.at_least.seq
         if answer.revision and answer.revision.seq < due:
-            yield Violation(answer.level, f"{_named(answer)} at {answer.revision.seq}, not at {due} or later")
+            text = f"{_named(answer)} at {answer.revision.seq}, not at {due} or later"
+            yield Violation(answer.level, text, answer.question.secret_id)
 
 
 def _refused_is_unchanged(history: History) -> Iterator[Violation]:
@@ -177,10 +175,11 @@ def _verdicts_are_right(history: History, replay: Replay) -> Iterator[Violation]
     """Each verdict is what the changes up to the answer's revision give."""
     for answer in history.answers:
         if answer.revision is None:
-            yield Violation("verdict", f"{_named(answer)}: without a revision")
+            yield Violation("verdict", f"{_named(answer)}: without a revision", answer.question.secret_id)
         elif answer.verdict not in (allowed := replay.allowed(answer)):
             expected = " or ".join(sorted(allowed))
-            yield Violation("verdict", f"{_named(answer)} at {answer.revision.seq}, where it is {expected}")
+            text = f"{_named(answer)} at {answer.revision.seq}, where it is {expected}"
+            yield Violation("verdict", text, answer.question.secret_id)
 
 
 class _Highest:
@@ -226,3 +225,25 @@ def _named(answer: Answer) -> str:
     """An answer, for people."""
     who = f"{answer.server} from {answer.basis}"
     return f"{answer.verdict} of {answer.question.secret_id}, asked for at {answer.invoke:.3f} s, by {who}"
+
+
+def story(history: History, secret_id: str) -> list[str]:
+    """What happened to a secret, in order; a server that says the same again is not told."""
+    key_id = history.owners[secret_id]
+    lines = [
+        (each.invoke, "", f"{each.method} at {each.server} {each.wanted}, until {each.returned:.3f}: {each.receipt}")
+        for each in history.changes
+        if each.key_id == key_id or (not each.key_id and each.workspace == history.keys[key_id].workspace)
+    ]
+    for answer in history.answers:
+        if answer.question.secret_id == secret_id:
+            seq = answer.revision.seq if answer.revision else None
+            said = f"{answer.server} says {answer.verdict} at {seq} from {answer.basis} ({answer.level})"
+            lines.append((answer.invoke, answer.server, f"{said}, until {answer.returned:.3f}"))
+    told, last = list[str](), dict[str, str]()
+    for invoke, server, text in sorted(lines):
+        what = text.partition(", until")[0]
+        if not server or last.get(server) != what:
+            told.append(f"{invoke:.3f} {text}")
+        last[server] = what
+    return told

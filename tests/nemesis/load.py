@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from keysvc.v1 import receipt_pb2
 from tests.nemesis.asking import Asker
-from tests.nemesis.checking import Violation, violations
+from tests.nemesis.checking import Violation, story, violations
 from tests.nemesis.cluster import LEASE_SECONDS, WAIT_SECONDS, Caller, Cluster, now
 from tests.nemesis.fault import BOUND_SECONDS, Fault
 from tests.nemesis.history import REFUSING, Change, Key, Question
@@ -372,4 +372,5 @@ class Round:
             unacknowledged=sum(bool(receipt.unacknowledged) for receipt in receipts),
             revoke_seconds=[each.returned - each.invoke for each in revokes if each.receipt and each.receipt.path],
             violations=found,
+            story=next((story(history, each.secret_id) for each in found if each.secret_id), []),
         )

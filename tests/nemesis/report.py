@@ -34,7 +34,8 @@ looks for an answer that the promises do not allow ([consistency.md](consistency
 - **(E)** What was refused with an error that says that nothing was changed has no audit event.
 - Each verdict is what the changes up to the answer's revision give: they are replayed in the order of the audit log,
   which also tells what became of calls that nobody answered. Those count as made at any time, until it tells.
-- REVOKING is never VALID again; what is revoked becomes REVOKED, also where whoever revoked it has died.
+- REVOKING is never VALID again at a later revision; what is revoked becomes REVOKED, also where whoever revoked it has
+  died.
 
 Before anything breaks each server has told each key to be VALID, from memory: otherwise a round counts for nothing
 and the run fails. The same holds for a fault during which nothing was revoked. That the judge finds what it looks for
@@ -108,6 +109,7 @@ def entry(fault_type: type[Fault], result: Result, seconds: float) -> dict[str, 
         "max_ms": round(max(times, default=0.0), 1),
         "violations": len(result.violations),
         "violations_shown": list(starmap("{}: {}".format, result.violations[:VIOLATIONS_SHOWN])),
+        "story": result.story,
         "shortcomings": shortcomings(fault_type, result),
     }
 

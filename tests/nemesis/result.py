@@ -38,6 +38,7 @@ class Result:
     unacknowledged: int = 0
     revoke_seconds: list[float] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
 
     def add(self, other: "Result") -> None:
         """Add those of another one."""

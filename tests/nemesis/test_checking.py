@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from tests.nemesis.checking import violations
+from tests.nemesis.checking import story, violations
 from tests.nemesis.history import Answer, Change, Event, History, Key, Question, Receipt, Revision, Told
 
 EPOCH = "e"
@@ -112,16 +112,30 @@ def test_what_get_says_counts(history: History, state: str) -> None:
     assert rules(history) == ({"A"} if state == "REVOKED" else set())
 
 
-def test_a_server_that_takes_its_revoking_back_is_found(history: History) -> None:
-    """Another server may not have heard; the one that said REVOKING has."""
-    history.answers.append(answer(10.7, "VALID", 6, "a"))
+def test_a_revoking_that_is_valid_later_is_found(history: History) -> None:
+    """At a revision that is as high, nobody may take it back."""
+    history.events = None
+    history.answers.append(answer(10.55, "VALID", 7, "b"))
     assert rules(history) == {"revoking"}
 
 
-def test_a_server_that_was_started_again_is_another_one(history: History) -> None:
-    """It is judged by itself."""
-    history.answers.append(answer(10.7, "VALID", 6, "a/2"))
+def test_a_server_may_answer_from_memory_after_a_look_up(history: History) -> None:
+    """REVOKING is not final: the same server may say VALID under a lease that it was granted before."""
+    history.answers.append(answer(10.7, "VALID", 6, "a"))
     assert rules(history) == set()
+
+
+def test_a_story_tells_what_was_said_of_a_secret(history: History) -> None:
+    """In order, without repetitions, for those who look for the reason of a violation."""
+    history.answers.append(answer(1.5, "VALID", 6))
+    assert [line.partition(", until")[0] for line in story(history, "s1")] == [
+        "1.000 a says VALID at 6 from MEMORY (leased)",
+        "10.000 Revoke at a {'secret_id': ''}",
+        "10.500 a says REVOKING at 7 from MEMORY (leased)",
+        "10.900 b says VALID at 6 from MEMORY (leased)",
+        "11.100 a says REVOKED at 7 from MEMORY (leased)",
+        "11.100 b says REVOKED at 9 from MEMORY (leased)",
+    ]
 
 
 def test_an_answer_below_a_receipt_is_found(history: History) -> None:
