@@ -165,7 +165,7 @@ async def test_the_log_begins_after_the_last_change_that_is_gone(tables: Tables)
 
 
 async def test_a_change_that_is_there_is_found(tables: Tables) -> None:
-    """Until it is removed from the log. A barrier asks when another server has taken over, and it ends with the answer."""
+    """Until it is removed from the log. When another server has taken over, a barrier ends with an error otherwise."""
     log = (await count(tables)).log
     await tables.change()
     await tables.change()

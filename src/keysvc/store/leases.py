@@ -160,7 +160,8 @@ class Registry:
 
     async def has_change(self, revision: Revision) -> bool:
         """Whether the log still has a change."""
-        return bool(await self._line.ask("SELECT FROM key_change WHERE seq = %s", (revision.seq,)))
+        # With a column: a row without any is no row to the driver.
+        return bool(await self._line.ask("SELECT 1 FROM key_change WHERE seq = %s", (revision.seq,)))
 
     async def mark_final(self, seqs: Collection[int]) -> None:
         """Say of changes that nobody answers any more as if they had not been made. A crash may undo that."""
