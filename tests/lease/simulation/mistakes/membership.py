@@ -15,6 +15,7 @@ from keysvc.store.lookups import Lookups
 from tests.lease.simulation.mistakes.mistake import (
     ASK_FIRST,
     CUT,
+    DEAF,
     LATER,
     OF_TWO_LENGTHS,
     RESTART,
@@ -28,7 +29,19 @@ from tests.lease.simulation.mistakes.mistake import (
 from tests.lease.simulation.parts import Parts
 from tests.lease.simulation.process import LEASE
 from tests.lease.simulation.schedule import some
-from tests.lease.simulation.steps import Crash, Cut, Delay, DelayAnswer, Leave, Restart, Revoke, Start, Sweep, Verify
+from tests.lease.simulation.steps import (
+    Crash,
+    Cut,
+    Deafen,
+    Delay,
+    DelayAnswer,
+    Leave,
+    Restart,
+    Revoke,
+    Start,
+    Sweep,
+    Verify,
+)
 from tests.lease.twin import TwinRegistry
 
 
@@ -70,7 +83,6 @@ class AcknowledgesUnapplied(Renewing):
 
     async def _round(self) -> bool:
         holder = self._holder
-        self._is_woken = False
         member_id, applied = holder.member_id, holder.applied
         applied = replace(applied, seq=max(applied.seq, self._heard))
         sent = self._clock()
@@ -177,8 +189,8 @@ MEMBERSHIP: Final = (
         "extended before applied",
         Parts(renewing=ExtendsFirst),
         "(S)",
-        (Cut(0.0, 1, LEASE, 0.9), Revoke(2.2, 0, 0)),
-        (REVOKE, CUT),
+        (Deafen(0.0, 1, 4.0), Cut(0.0, 1, LEASE, 0.9), Revoke(2.2, 0, 0)),
+        (REVOKE, CUT, DEAF),
     ),
     Mistake(
         "acknowledged unapplied",

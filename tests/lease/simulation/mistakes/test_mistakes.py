@@ -87,7 +87,6 @@ def test_a_trace_tells_what_went_wrong() -> None:
         "a's fetch is executed",
         "a's join is executed",
         "a hears that it has joined",
-        "a's fetch is executed",
         "a's mark_final is executed",
         "a revokes k0: ack at revision 1",
         wrong,
