@@ -231,19 +231,23 @@ def story(history: History, secret_id: str) -> list[str]:
     """What happened to a secret, in order; a server that says the same again is not told."""
     key_id = history.owners[secret_id]
     lines = [
-        (each.invoke, "", f"{each.method} at {each.server} {each.wanted}, until {each.returned:.3f}: {each.receipt}")
+        (
+            each.invoke,
+            "",
+            "",
+            f"{each.method} at {each.server} {each.wanted}, until {each.returned:.3f}: {each.receipt}",
+        )
         for each in history.changes
         if each.key_id == key_id or (not each.key_id and each.workspace == history.keys[key_id].workspace)
     ]
     for answer in history.answers:
         if answer.question.secret_id == secret_id:
             seq = answer.revision.seq if answer.revision else None
-            said = f"{answer.server} says {answer.verdict} at {seq} from {answer.basis} ({answer.level})"
-            lines.append((answer.invoke, answer.server, f"{said}, until {answer.returned:.3f}"))
+            text = f"{answer.server} says {answer.verdict} at {seq} from {answer.basis} ({answer.level})"
+            lines.append((answer.invoke, answer.server, answer.verdict, f"{text}, until {answer.returned:.3f}"))
     told, last = list[str](), dict[str, str]()
-    for invoke, server, text in sorted(lines):
-        what = text.partition(", until")[0]
-        if not server or last.get(server) != what:
+    for invoke, server, verdict, text in sorted(lines):
+        if not server or last.get(server) != verdict:
             told.append(f"{invoke:.3f} {text}")
-        last[server] = what
+        last[server] = verdict
     return told
