@@ -1,5 +1,6 @@
 """What the database of a simulation keeps besides the lease protocol: keys, workspaces, and what they were before."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -97,6 +98,8 @@ class Content:
         self.history: dict[Revision, State] = {self._start: self.state}
         self.events: dict[UUID, Revision] = {}
         self.writer: Writer | None = None
+        self.unblock: Callable[[], None] = lambda: None
+        """Lets statements go on that have waited for a lock."""
 
     def _key(self, place: Place) -> Key:
         secret = Secret(place.secret_id, "", BEGIN, self._start)
@@ -195,13 +198,13 @@ class Content:
             self.history |= {replace(each, epoch=epoch): state for each, state in self.history.items()}
             self.twin.epoch = epoch
 
-    def release(self, writer: Writer | None) -> bool:
-        """Let go of all locks; whether there were any."""
+    def release(self, writer: Writer | None) -> None:
+        """Let go of all locks."""
         if writer is None or self.writer is not writer:
-            return False
+            return
         self.writer = None
         self.twin.is_clock_locked = False
-        return True
+        self.unblock()
 
     def go_back(self, seq: int) -> None:
         """Be as at an earlier revision, as if nothing had happened since."""

@@ -255,11 +255,10 @@ class Process:
         async def leave() -> None:
             if self._sweeping is not None:
                 await self._sweeping.stop()
-            with suppress(Unavailable):
-                await self.renewing.stop()
+            await self.renewing.stop()
             await self.waiting.stop()
             self._world.tell(f"{self.name} has left")
-            self.die()
+            self._world.end(self)
 
         self._is_listening = False
         self.spawn(leave)

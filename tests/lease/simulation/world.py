@@ -80,6 +80,7 @@ class World:
         self.twin.lease_ms_max = max(machine.lease_ms for machine in setting.machines)
         self.content = Content(self.twin, setting.homes, setting.hidden)
         self.network = Network(self.timeline, self.tell)
+        self.content.unblock = self.network.unblock
         self.promises = Promises(self.content, self.twin, self.wrong)
         self.presentations = {place.name: Presentation(place.key_string) for place in self.content.places}
         self.seen: Counter[Any] = Counter()
@@ -191,6 +192,10 @@ class World:
     def kill(self, process: Process) -> None:
         """Kill a server."""
         self.tell(f"{process.name} dies")
+        self.end(process)
+
+    def end(self, process: Process) -> None:
+        """Let a server be no more, and its connections neither."""
         process.die()
         writer = self.content.writer
         if writer is not None and writer.loop is process.loop:
@@ -217,39 +222,35 @@ class World:
 
     def rolled_back(self, transaction: Transaction) -> None:
         """The connection of a transaction is lost. If its commit is on its way, that may still come."""
-
-        def release() -> None:
-            if self.content.release(transaction):
-                self.network.unblock()
-
-        self.timeline.after(1.0 if transaction.is_ending else LATENCY, release)
+        seconds = 1.0 if transaction.is_ending else LATENCY
+        self.timeline.after(seconds, lambda: self.content.release(transaction))
 
     def crash(self) -> None:
         """Let the database crash and come back."""
         self.tell("the database crashes and comes back")
         self.disturbances += 1
+        self.network.reset()
         self.content.release(self.content.writer)
         self.twin.crash()
-        self.network.reset()
 
     def promote(self, lost: list[Process]) -> None:
         """Let a standby take over that lacks the rows of some members."""
         names = [process.name for process in lost]
         self.tell(f"a standby is promoted that lacks the rows of {' and '.join(names) or 'nobody'}")
         self.disturbances += 1
+        self.network.reset()
         self.content.release(self.content.writer)
         self.twin.promote([row.member_id for row in self.twin.rows.values() if row.host in names])
-        self.network.reset()
 
     def go_back(self, changes: int) -> None:
         """Let the database lose its last changes, and nothing show it but their number."""
         seq = max(0, self.twin.seq - changes)
         self.tell(f"the database goes back to revision {seq}")
         self.disturbances += 1
+        self.network.reset()
         self.content.release(self.content.writer)
         self.content.go_back(seq)
         self.promises.forget_after(seq)
-        self.network.reset()
 
     @property
     def is_astray(self) -> bool:

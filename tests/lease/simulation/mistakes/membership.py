@@ -1,9 +1,11 @@
 """Mistakes of how members come, renew, and go, of who removes dead ones, and of who reads the database for Verify."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from keysvc.core.errors import Unavailable
 from keysvc.core.verdict import Snapshot
 from keysvc.lease.collector import Collector
 from keysvc.lease.holder import Outcome
@@ -111,7 +113,8 @@ class DeletesRowFirst(Renewing):
     async def stop(self) -> None:
         """Leave."""
         self._running.cancel()
-        await self._membership.leave(self._rows)
+        with suppress(Unavailable):
+            await self._membership.leave(self._rows)
         self._holder.lose()
 
 
