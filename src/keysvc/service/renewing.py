@@ -72,7 +72,7 @@ class Renewing:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         self._holder.lose()
-        with suppress(Unavailable):
+        with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await self._membership.leave(self._rows)
 
