@@ -169,6 +169,8 @@ class Waiting:
             except Unavailable:
                 # That they are certain is true all the same; a sweep marks them later.
                 _log.warning("changes not marked as final", changes=len(seqs))
+            except Exception:  # noqa: BLE001 (as before; without this loop all others would wait for ever)
+                _log.exception("changes not marked as final", changes=len(seqs))
         now = self._clock()
         for barrier, path in certain.items():
             self._counts[path] += 1
