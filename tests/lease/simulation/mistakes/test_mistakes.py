@@ -3,16 +3,14 @@
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.lease.simulation.mistakes.holding import HOLDING, JoinsWithMemory, RemembersAlways
-from tests.lease.simulation.mistakes.membership import MEMBERSHIP, WithCollectorThatGoesOn
+from tests.lease.simulation.mistakes.holding import JoinsWithMemory, RemembersAlways
+from tests.lease.simulation.mistakes.membership import WithCollectorThatGoesOn
 from tests.lease.simulation.mistakes.mistake import Mistake
-from tests.lease.simulation.mistakes.waiting import WAITING
+from tests.lease.simulation.mistakes.table import MISTAKES
 from tests.lease.simulation.parts import REAL, Parts
 from tests.lease.simulation.promises import WrongError
 from tests.lease.simulation.schedule import run, schedules
 from tests.lease.simulation.steps import Step
-
-MISTAKES = {mistake.name: mistake for mistake in (*HOLDING, *MEMBERSHIP, *WAITING)}
 
 COVERED = {
     "memory survives join, and nothing is remembered before": ("memory survives join", Parts(holder=JoinsWithMemory)),
