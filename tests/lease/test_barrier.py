@@ -1,4 +1,4 @@
-"""The barrier: when a change is certain; who must be waited for, and who is dead."""
+"""The barrier: when a change is certain, and who must be waited for."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +10,6 @@ import pytest
 from keysvc.core.receipt import Path
 from keysvc.core.revision import Revision
 from keysvc.lease.barrier import Barrier, Commit, Promotions
-from keysvc.lease.collector import Collector
 from keysvc.lease.news import Census, Log, Member
 from keysvc.lease.terms import Terms
 
@@ -21,9 +20,9 @@ LOG = Log(EPOCH, "00000001", 20, AT)
 COMMIT = Commit(Revision(EPOCH, 20), "00000001", 5000, AT)
 
 
-def member(applied: int, *, host: str = "a", lease_ms: int = 3000, beat: int = 1) -> Member:
+def member(applied: int, *, host: str = "a", lease_ms: int = 3000) -> Member:
     """A member."""
-    return Member(UUID(int=ord(host)), host, applied, beat, lease_ms)
+    return Member(UUID(int=ord(host)), host, applied, 1, lease_ms)
 
 
 def census(*members: Member, **values: Any) -> Census:
@@ -112,60 +111,60 @@ def test_a_promotion_is_over_when_the_longest_lease_is() -> None:
         assert promotions.is_over(census(log=replace(LOG, timeline=timeline)), 0.0, TERMS)
 
 
-DEAD_SECONDS = 3 * (1.2 * 3 + 0.05)
+def test_what_was_read_once_is_forgotten_when_more_is_known() -> None:
+    """Of two censuses the later one counts: for whom it waits, and how long."""
+    barrier = Barrier(COMMIT, 100.0, TERMS)
+    counted(barrier, census(member(19, lease_ms=5000), member(19, host="b", lease_ms=1000)), 100.0)
+    assert barrier.ends_at == pytest.approx(100 + 1.2 * 5 + 0.05)
+    counted(barrier, census(member(20, lease_ms=5000), member(19, host="b", lease_ms=1000)), 100.1)
+    assert [each.host for each in barrier.unacknowledged] == ["b"]
+    assert barrier.ends_at == pytest.approx(100 + 1.2 + 0.05)
 
 
-def test_a_member_is_dead_when_its_beat_stands_still() -> None:
-    """From the answer that showed it first to the question that shows it again."""
-    collector = Collector(TERMS)
-    assert collector.counted(census(member(20)), 100.0, 100.5) == []
-    assert collector.counted(census(member(20)), 100.5 + DEAD_SECONDS - 0.01, 200.0) == []
-    assert collector.counted(census(member(20)), 100.5 + DEAD_SECONDS, 200.0) == [member(20)]
+def test_who_joins_after_the_change_has_acknowledged_it() -> None:
+    """Its row says so from the beginning, so it is waited for by nobody."""
+    barrier = Barrier(COMMIT, 100.0, TERMS)
+    counted(barrier, census(member(20), member(21, host="n")), 100.0)
+    assert barrier.certain(100.0) is Path.ACK
 
 
-def test_each_row_has_its_own_time() -> None:
-    """A longer lease takes longer to be dead."""
-    collector = Collector(TERMS)
-    rows = census(member(20), member(20, host="b", lease_ms=30_000))
-    collector.counted(rows, 100.0, 100.0)
-    assert [each.host for each in collector.counted(rows, 100 + DEAD_SECONDS, 120.0)] == ["a"]
+def test_where_rows_may_be_missing_they_may_be_found_again() -> None:
+    """When the promotion is over acknowledgements count, for a change that was committed after it."""
+    barrier = Barrier(COMMIT, 100.0, TERMS)
+    counted(barrier, census(member(20)), 100.0, is_complete=False)
+    assert barrier.certain(103.0) is None
+    counted(barrier, census(member(20)), 103.0, is_complete=True)
+    assert barrier.certain(103.0) is Path.ACK
 
 
-@pytest.mark.parametrize(
-    "later",
-    [
-        census(member(20, beat=2)),
-        census(member(20), session=2),
-        census(member(20), log=replace(LOG, timeline="00000002")),
-        census(member(20), log=replace(LOG, epoch=UUID(int=2))),
-    ],
-    ids=["it renewed", "another connection", "a promotion", "another epoch"],
-)
-def test_an_observation_begins_anew(later: Census) -> None:
-    """What was seen before says nothing of what is there now."""
-    collector = Collector(TERMS)
-    collector.counted(census(member(20)), 100.0, 100.0)
-    assert collector.counted(later, 100 + DEAD_SECONDS, 100 + DEAD_SECONDS) == []
-    assert collector.counted(later, 100 + 2 * DEAD_SECONDS, 200.0) == [*later.members]
+def test_a_change_that_has_moved_is_never_acknowledged() -> None:
+    """Not even when the promotion is over: its number may have been acknowledged in the other log."""
+    barrier = Barrier(COMMIT, 100.0, TERMS)
+    log = replace(LOG, epoch=UUID(int=2))
+    barrier.moved(log, 4000, 101.0)
+    assert barrier.commit.revision == Revision(log.epoch, 20)
+    assert barrier.ends_at == pytest.approx(101 + 1.2 * 4 + 0.05)
+    counted(barrier, census(member(20), log=log), 102.0)
+    assert barrier.certain(102.0) is None
+    assert barrier.ends_at == pytest.approx(101 + 1.2 * 5 + 0.05)
 
 
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"lease_seconds": 0.1}, "lease_seconds"),
-        ({"renew_seconds": 2}, "renew_seconds"),
-        ({"clock_rate": 0.9}, "clock"),
-    ],
-)
-def test_terms_that_cannot_be_kept_are_refused(values: dict[str, float], named: str) -> None:
-    """The parameter is named."""
-    with pytest.raises(ValueError, match=named):
-        Terms(**values)
+def test_a_change_can_move_twice() -> None:
+    """Each time the wait begins anew."""
+    barrier = Barrier(COMMIT, 100.0, TERMS)
+    barrier.moved(replace(LOG, timeline="00000002"), 5000, 101.0)
+    assert not counted(barrier, census(log=replace(LOG, timeline="00000003")), 102.0)
+    barrier.moved(replace(LOG, timeline="00000003"), 5000, 102.0)
+    assert counted(barrier, census(log=replace(LOG, timeline="00000003")), 103.0)
+    assert barrier.certain(101 + 1.2 * 5 + 0.06) is None
+    assert barrier.certain(102 + 1.2 * 5 + 0.06) is Path.TIMER
 
 
-def test_a_lease_as_others_see_it_includes_the_time_after_it() -> None:
-    """Every wait is for both."""
-    terms = Terms(lease_seconds=3, stale_seconds=2.0004)
-    assert terms.lease_ms == 5001
-    assert terms.wait_seconds(5000) == pytest.approx(6.05)
-    assert terms.collect_seconds(5000) == pytest.approx(18.15)
+def test_a_timeline_of_another_epoch_is_another_one() -> None:
+    """A restored database may count its timelines again."""
+    promotions = Promotions()
+    promoted = census(log=replace(LOG, timeline="00000002"))
+    promotions.note(promoted.log, 100.0)
+    restored = census(log=replace(promoted.log, epoch=UUID(int=2)))
+    promotions.note(restored.log, 110.0)
+    assert not promotions.is_over(restored, 111.0, TERMS)

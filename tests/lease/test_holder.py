@@ -214,3 +214,68 @@ def test_which_revisions_it_includes(holder: Holder) -> None:
     assert holder.is_behind(Revision(EPOCH, 9))
     assert not holder.is_behind(Revision(EPOCH, 10))
     assert not holder.is_behind(Revision(OTHER_EPOCH, 9))
+
+
+def test_who_has_not_joined_has_applied_nothing(clock: Clock) -> None:
+    """It includes no revision, remembers nothing, and no news make it a member."""
+    holder = Holder(Memory(), TERMS, clock)
+    with pytest.raises(RuntimeError):
+        _ = holder.applied
+    assert not holder.includes(Revision(EPOCH, 0))
+    assert not holder.is_behind(Revision(EPOCH, 0))
+    holder.remember(b"key", record(), Revision(EPOCH, 10), None)
+    assert holder.memory.find(b"key") is None
+    assert holder.fetched(News(LOG, [])) is Outcome.LOST
+    assert holder.renewed(clock.now, News(LOG, [])) is Outcome.LOST
+    assert holder.standing() is Standing.NOTHING
+
+
+def test_nothing_is_remembered_across_a_join(holder: Holder) -> None:
+    """Neither what was asked before it, nor what was asked while it was on its way."""
+    holder.lose()
+    holder.remember(b"lost", record(), Revision(EPOCH, 10), ME)
+    holder.remember(b"joining", record(), Revision(EPOCH, 10), None)
+    holder.joined(UUID(int=4), LOG)
+    holder.remember(b"before", record(), Revision(EPOCH, 10), ME)
+    holder.remember(b"between", record(), Revision(EPOCH, 10), None)
+    assert len(holder.memory) == 0
+    holder.remember(b"since", record(), Revision(EPOCH, 10), UUID(int=4))
+    assert len(holder.memory) == 1
+
+
+def test_as_many_subjects_as_may_be_dropped_are(holder: Holder, clock: Clock) -> None:
+    """One by one, whether of one change or of many: the rest is remembered."""
+    subjects = [UUID(int=1000 + number) for number in range(SUBJECTS_MAX)]
+    holder.renewed(clock.now, News(log(seq=11), [Change("keys", subjects)]))
+    assert holder.memory.find(b"key") is not None
+    holder.renewed(clock.now, News(log(seq=11 + SUBJECTS_MAX), [Change("keys", [each]) for each in subjects]))
+    assert holder.memory.find(b"key") is not None
+    more = [Change("keys", [each]) for each in (*subjects, UUID(int=1))]
+    holder.renewed(clock.now, News(log(seq=12 + 2 * SUBJECTS_MAX), more))
+    assert len(holder.memory) == 0
+
+
+def test_a_member_that_hears_of_nothing_new_remembers_all(holder: Holder, clock: Clock) -> None:
+    """A renewal without changes drops nothing, and a pause that is none neither."""
+    for _ in range(10):
+        clock.now += 0.5
+        elapsed = timedelta(seconds=clock.now - 100)
+        assert holder.renewed(clock.now, News(log(at=AT + elapsed), [])) is Outcome.EXTENDED
+    assert holder.memory.find(b"key") is not None
+
+
+def test_a_clock_of_the_database_that_goes_back_is_no_pause(holder: Holder, clock: Clock) -> None:
+    """It was set; that of the next answers is the one that counts."""
+    clock.now += 0.5
+    assert holder.renewed(clock.now, News(log(at=AT - timedelta(hours=1)), [])) is Outcome.EXTENDED
+    assert holder.database_time() == AT - timedelta(hours=1)
+
+
+def test_who_was_cut_off_and_loses_its_lease_says_nothing(holder: Holder, clock: Clock) -> None:
+    """The time after a lease is after one that ended by itself."""
+    holder.cut_off()
+    assert holder.standing() is Standing.LEASE
+    holder.lose()
+    assert holder.standing() is Standing.NOTHING
+    clock.now += 1
+    assert holder.standing() is Standing.NOTHING

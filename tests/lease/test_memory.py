@@ -1,9 +1,12 @@
 """What a holder remembers, and what it forgets when something changes."""
 
+from collections import Counter
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keysvc.core.verdict import Record
 from keysvc.lease.memory import Memory
@@ -118,3 +121,135 @@ def test_an_evicted_secret_leaves_the_other_one_of_its_key() -> None:
     memory.drop("keys", [KEY_ID])
     assert memory.find(b"b") is None
     assert memory.find(b"c") is not None
+
+
+def test_what_is_remembered_again_is_replaced() -> None:
+    """It takes no more room, and a change still finds it."""
+    memory = Memory(records_max=2)
+    memory.remember(b"a", record(owner="before"))
+    memory.remember(b"b", record(key_id=OTHER_KEY))
+    memory.remember(b"a", record(owner="after"))
+    assert found(memory, b"a").owner == "after"
+    assert len(memory) == 2
+    memory.drop("keys", [KEY_ID])
+    assert memory.find(b"a") is None
+    assert len(memory) == 1
+    memory.drop("keys", [KEY_ID])
+    assert memory.find(b"b") is not None
+
+
+def test_where_everything_was_used_the_oldest_goes() -> None:
+    """Everybody gets a second chance, and only one."""
+    memory = Memory(records_max=2)
+    for number in (1, 2):
+        memory.remember(bytes([number]), record(key_id=UUID(int=number)))
+        memory.find(bytes([number]))
+    memory.remember(b"c", record(key_id=UUID(int=3)))
+    assert [memory.find(mark) is not None for mark in (b"\1", b"\2", b"c")] == [False, True, True]
+
+
+def test_what_was_not_found_was_not_used() -> None:
+    """A key whose workspace has changed is as good as gone."""
+    memory = Memory(records_max=2)
+    memory.remember(b"a", record())
+    memory.drop("workspaces", [HOME.id])
+    assert memory.find(b"a") is None
+    other = replace(HOME, id=UUID(int=9), name="acme-corp/other")
+    memory.remember(b"b", record(key_id=OTHER_KEY, home=other))
+    memory.remember(b"c", record(key_id=UUID(int=8), home=other))
+    memory.remember(b"d", record(key_id=KEY_ID))
+    assert memory.find(b"b") is None
+    assert memory.find(b"c") is not None
+
+
+def test_a_change_of_a_workspace_drops_no_keys_and_no_other_workspace() -> None:
+    """However many keys it has: they stay, and are only not answered."""
+    memory = Memory()
+    other = replace(HOME, id=UUID(int=9), name="acme-corp/other")
+    memory.remember(b"a", record())
+    memory.remember(b"b", record(key_id=OTHER_KEY, home=other))
+    memory.drop("workspaces", [HOME.id, UUID(int=99)])
+    assert len(memory) == 2
+    assert memory.find(b"a") is None
+    assert found(memory, b"b").home == other
+
+
+def test_a_workspace_that_is_known_is_the_one_that_is_answered() -> None:
+    """All of its records have one state, whichever they came with."""
+    memory = Memory()
+    memory.remember(b"a", record())
+    memory.remember(b"b", record(key_id=OTHER_KEY, home=replace(HOME)))
+    assert found(memory, b"a").home is found(memory, b"b").home
+
+
+def test_a_workspace_that_no_record_refers_to_is_forgotten() -> None:
+    """Its next state is the one it is read with."""
+    memory = Memory()
+    memory.remember(b"a", record())
+    memory.drop("workspaces", [HOME.id])
+    memory.drop("keys", [KEY_ID])
+    memory.remember(b"a", record(home=SUSPENDED_HOME))
+    assert found(memory, b"a").home == SUSPENDED_HOME
+
+
+def test_what_was_found_before_a_flush_is_none_of_the_memory_s_any_more() -> None:
+    """A verification under way may still hold it; what is remembered afterwards has a state of its own."""
+    memory = Memory()
+    memory.remember(b"a", record())
+    held = memory._entries[b"a"]
+    memory.flush()
+    memory.remember(b"a", record(home=SUSPENDED_HOME))
+    assert held.home.record == HOME
+    assert found(memory, b"a").home == SUSPENDED_HOME
+    memory.drop("workspaces", [HOME.id])
+    assert held.home.record == HOME
+    assert memory.find(b"a") is None
+
+
+def test_a_refusal_that_is_remembered_again_stays_one() -> None:
+    """It is forgotten like the others."""
+    memory = Memory()
+    for _ in range(2):
+        memory.remember_refusal(b"a")
+    assert memory.is_refused(b"a")
+    memory.drop("refusals", [])
+    assert not memory.is_refused(b"a")
+
+
+KEY_IDS = [UUID(int=20 + number) for number in range(3)]
+HOMES = [replace(HOME, id=UUID(int=30 + number), name=f"acme-corp/w{number}") for number in range(2)]
+STEPS = st.one_of(
+    st.tuples(st.just("remember"), st.integers(0, 5)),
+    st.tuples(st.just("find"), st.integers(0, 5)),
+    st.tuples(st.just("keys"), st.integers(0, 2)),
+    st.tuples(st.just("workspaces"), st.integers(0, 1)),
+    st.tuples(st.sampled_from(["all", "refusals"]), st.just(0)),
+)
+
+
+@given(st.lists(STEPS, max_size=40), st.integers(1, 6))
+def test_it_never_answers_by_what_has_changed(steps: list[tuple[str, int]], records_max: int) -> None:
+    """Whatever is remembered, found and dropped, in whichever order: it is the present state, or nothing."""
+    memory = Memory(records_max=records_max)
+    versions: Counter[tuple[str, int]] = Counter()
+
+    def present(number: int) -> Record:
+        key = number // 2
+        home = replace(HOMES[key % 2], changed_seq=versions["workspaces", key % 2])
+        return record(key_id=KEY_IDS[key], secret_id=str(number), home=home, owner=str(versions["keys", key]))
+
+    for name, number in steps:
+        if name == "remember":
+            memory.remember(bytes([number]), present(number))
+            assert memory.find(bytes([number])) == present(number)
+        elif name == "find":
+            answer = memory.find(bytes([number]))
+            assert answer is None or answer == present(number)
+        else:
+            versions[name, number] += 1
+            subjects = {"keys": KEY_IDS, "workspaces": [home.id for home in HOMES]}.get(name)
+            memory.drop(name, [subjects[number]] if subjects else [])
+        assert len(memory) <= records_max
+        marks = [mark for of_key in memory._of_key.values() for mark in of_key]
+        assert sorted(marks) == sorted(memory._entries)
+        assert all(memory._of_key.values())
