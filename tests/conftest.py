@@ -23,6 +23,7 @@ from keysvc import logs
 from keysvc.core.pepper import Peppers
 from keysvc.store.embedded import EmbeddedPostgres
 from keysvc.store.migrate import migrate
+from tests.databases import drop_database
 from tests.deployment import Deployment
 
 # A busy machine is no counterexample. The second one is for whoever has time: --hypothesis-profile=long
@@ -97,7 +98,7 @@ def empty_database_url(server_url: str) -> Iterator[str]:
     name = f"test_{token_hex(8)}"
     _on_server(server_url, "CREATE DATABASE {}", name)
     yield _with_database(server_url, name)
-    _on_server(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+    drop_database(server_url, name)
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +108,7 @@ def template_database(server_url: str) -> Iterator[str]:
     _on_server(server_url, "CREATE DATABASE {}", name)
     migrate(_with_database(server_url, name))
     yield name
-    _on_server(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+    drop_database(server_url, name)
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def database_url(server_url: str, template_database: str) -> Iterator[str]:
     name = f"test_{token_hex(8)}"
     _on_server(server_url, "CREATE DATABASE {} TEMPLATE {}", name, template_database)
     yield _with_database(server_url, name)
-    _on_server(server_url, "DROP DATABASE {} WITH (FORCE)", name)
+    drop_database(server_url, name)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from tests.databases import drop_database
+
 KEYSVC = (sys.executable, "-m", "keysvc")
 """How the tests call the program."""
 
@@ -137,8 +139,7 @@ def copy_of(server_url: str, template: str) -> Iterator[str]:
         names = map(sql.Identifier, (name, template))
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
     yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    drop_database(server_url, name)
 
 
 class Serving:

@@ -340,6 +340,15 @@ class After:
         self._load = load
 
     async def look(self) -> Seen:
+        """All that the API tells, once every revocation is final: a server finishes what a killed one waited for."""
+        async with asyncio.timeout(START_SECONDS_MAX):
+            while True:
+                seen = await self._look()
+                if not any("REVOKING" in {key.state, *(each.state for each in key.secrets)} for key in seen.keys):
+                    return seen
+                await asyncio.sleep(0.2)
+
+    async def _look(self) -> Seen:
         """All that the API tells."""
         answers = [call.answer for life in self._load.lives for call in life.calls if call.answer]
         key_strings = [answer.key_string for answer in answers if answer.key_string]
