@@ -126,6 +126,10 @@ class Twin:
         members = [Member(row.member_id, row.host, row.applied, row.beat, row.lease_ms) for row in self.rows.values()]
         return Census(self.where(), self.lease_ms_max, members, session)
 
+    def has_change(self, seq: int, at: datetime) -> bool:
+        """Whether there is such a change."""
+        return seq in self.log and self.log[seq].at <= at
+
     def mark_final(self, seqs: Iterable[int]) -> None:
         """Mark changes."""
         self._write()
@@ -258,9 +262,9 @@ class TwinRegistry:
         """As the real one."""
         return await self._carry("count", lambda: self._twin.count(self._session()), limit_seconds=limit_seconds)
 
-    async def has_change(self, revision: Revision) -> bool:
+    async def has_change(self, revision: Revision, at: datetime) -> bool:
         """As the real one."""
-        return await self._carry("has_change", lambda: revision.seq in self._twin.log)
+        return await self._carry("has_change", lambda: self._twin.has_change(revision.seq, at))
 
     async def mark_final(self, seqs: Collection[int]) -> None:
         """As the real one."""

@@ -211,6 +211,22 @@ def test_a_change_that_a_failover_has_lost_is_not_confirmed(world: World) -> Non
     assert world.seen["nobody knows"] == 1
 
 
+def test_another_change_with_the_number_of_a_lost_one_confirms_nothing(world: World) -> None:
+    """After the failover somebody else made it; the first caller must not believe that it is theirs."""
+    world.network.holds["a", "count"].append(Hold(there=0.1))
+    world.network.holds["a", "has_change"].append(Hold(there=0.4))
+    revoke(world)
+    world.run(0.05)
+    world.promote([])
+    world.content.go_back(0)
+    world.run(0.3)
+    world.processes[1].calls.suspend(world.content.places[1])
+    world.run(3)
+    assert world.content.state.keys[world.content.places[1].key_id].suspended
+    assert world.seen["nobody knows"] == 1
+    assert receipts(world) == {Path.TIMER: 1}
+
+
 def test_who_stops_says_so(world: World) -> None:
     """Whoever still waits hears it at once; what it waited for a sweep finishes."""
     silence(world, 60)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -166,18 +167,19 @@ async def test_the_log_begins_after_the_last_change_that_is_gone(tables: Tables)
 
 async def test_a_change_that_is_there_is_found(tables: Tables) -> None:
     """Until it is removed from the log. When another server has taken over, a barrier ends with an error otherwise."""
-    log = (await count(tables)).log
+    before = (await count(tables)).log
     await tables.change()
     await tables.change()
-    assert [await tables.registry.has_change(Revision(log.epoch, seq)) for seq in range(4)] == [
-        False,
-        True,
-        True,
-        False,
-    ]
+    after = (await count(tables)).log
+
+    async def found(*seqs: int) -> list[bool]:
+        return [await tables.registry.has_change(Revision(before.epoch, seq), after.at) for seq in seqs]
+
+    assert await found(0, 1, 2, 3) == [False, True, True, False]
+    assert not await tables.registry.has_change(Revision(before.epoch, 1), before.at)
     await tables.registry.mark_final([1])
     await tables.trim()
-    assert [await tables.registry.has_change(Revision(log.epoch, seq)) for seq in (1, 2)] == [False, True]
+    assert await found(1, 2) == [False, True]
 
 
 async def test_too_many_changes_are_not_brought(tables: Tables) -> None:
@@ -293,7 +295,7 @@ async def answers(  # noqa: C901 (one case for each)
                 await tables.age()
                 answer = list(await tables.registry.find_open())
             case "has_change", [seq]:
-                answer = await tables.registry.has_change(Revision(log.epoch, seq))
+                answer = await tables.registry.has_change(Revision(log.epoch, seq), log.at + timedelta(hours=1))
             case _:
                 answer = await tables.trim()
         census = await count(tables)

@@ -242,8 +242,8 @@ class Registry(Protocol):
         """All members, read from a primary in a statement that is sent after this call."""
         ...
 
-    async def has_change(self, revision: Revision) -> bool:
-        """Whether the log still has a change."""
+    async def has_change(self, revision: Revision, at: datetime) -> bool:
+        """Whether the log still has a change, and not another one with its number, which was made after ``at``."""
         ...
 
     async def mark_final(self, seqs: Collection[int]) -> None:

@@ -149,7 +149,7 @@ class Waiting:
 
     async def _follow(self, barrier: Barrier, census: Census) -> None:
         """Find out whether the change is also in this log, which is another one than it was committed to."""
-        if await self._registry.has_change(barrier.commit.revision):
+        if await self._registry.has_change(barrier.commit.revision, barrier.commit.at):
             barrier.moved(census.log, census.lease_ms_max, self._clock())
         else:
             lost = Unavailable("the database lost the change when another server took over: repeat it")

@@ -5,6 +5,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -158,10 +159,10 @@ class Registry:
         members = [Member(*row[5:]) for row in rows if row[5] is not None]
         return Census(Log(*rows[0][:4]), rows[0][4], members, self._line.session)
 
-    async def has_change(self, revision: Revision) -> bool:
-        """Whether the log still has a change."""
+    async def has_change(self, revision: Revision, at: datetime) -> bool:
+        """Whether the log still has a change, and not another one with its number, which was made after ``at``."""
         # With a column: a row without any is no row to the driver.
-        return bool(await self._line.ask("SELECT 1 FROM key_change WHERE seq = %s", (revision.seq,)))
+        return bool(await self._line.ask("SELECT 1 FROM key_change WHERE seq = %s AND at <= %s", (revision.seq, at)))
 
     async def mark_final(self, seqs: Collection[int]) -> None:
         """Say of changes that nobody answers any more as if they had not been made. A crash may undo that."""
