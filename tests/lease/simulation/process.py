@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 from uuid import UUID
 
-from keysvc.core.errors import Unavailable
+from keysvc.core.errors import FailedPrecondition, Unavailable
+from keysvc.core.revision import Revision
 from keysvc.core.usage import Meter
 from keysvc.core.verdict import Snapshot
 from keysvc.lease.holder import Standing
@@ -226,16 +228,23 @@ class Process:
         is_excused = is_excused and answer.basis is not Basis.DATABASE
         self._world.promises.answered(self.name, place, answer, begun, is_excused=is_excused)
 
-    def verify(self, place: Place) -> None:
-        """Somebody calls Verify."""
+    def verify(self, place: Place, at_least: Revision | None = None) -> None:
+        """Somebody calls Verify.
+
+        Parameters:
+            at_least: asks for an answer that includes this.
+        """
 
         async def call() -> None:
             begun, was_excused = self._world.promises.begin(), self._is_excused
-            with suppress(Unavailable):
-                answer = await self._verifying.verify(self._world.presentations[place.name])
+            presentation = replace(self._world.presentations[place.name], at_least=at_least)
+            with suppress(Unavailable, FailedPrecondition):
+                answer = await self._verifying.verify(presentation)
                 if answer.basis is not Basis.MEMORY:
                     told = f"says {answer.verdict.name} of {place.name}, by {answer.basis.name.lower()}"
                     self._world.tell(f"{self.name} {told}")
+                if at_least is not None:
+                    self._world.promises.includes(self.name, answer, at_least)
                 self._check(place, answer, begun, is_excused=was_excused or self._is_excused)
 
         self.spawn(call)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from keysvc.core.receipt import Receipt
 from keysvc.core.revision import Revision
 from keysvc.core.verdict import Record, Verdict
-from keysvc.service.verifying import Answer
+from keysvc.service.verifying import Answer, Basis
 from tests.lease.simulation.content import Content, Place, State
 from tests.lease.twin import Twin
 
@@ -79,6 +79,14 @@ class Promises:
         self._told = frozenset()
         self._expected.clear()
         self.version += 1
+
+    def includes(self, who: str, answer: Answer, at_least: Revision) -> None:
+        """A Verify was answered that asked for a revision."""
+        revision = answer.revision
+        if revision is None or revision.epoch != at_least.epoch or revision.seq < at_least.seq:
+            raise self._wrong(f"(R): {who} answers at {revision} what must include {at_least}")
+        if answer.basis is Basis.STALE:
+            raise self._wrong(f"(R): {who} answers without a lease what must include {at_least}")
 
     def answered(self, who: str, place: Place, answer: Answer, begun: Begun, *, is_excused: bool = False) -> None:
         """A Verify was answered.

@@ -35,6 +35,7 @@ from tests.lease.simulation.steps import (
     Sweep,
     Trim,
     Verify,
+    VerifyAtLeast,
     Wake,
 )
 from tests.lease.simulation.world import Setting, World
@@ -80,7 +81,7 @@ def some(kind: type[Step], **fixed: object) -> st.SearchStrategy[Step]:
 
 
 EVERYTHING = (
-    *(some(Verify), some(Verify), some(Cut, line=LEASE)),
+    *(some(Verify), some(VerifyAtLeast), some(Cut, line=LEASE)),
     *map(some, (Verify, Revoke, Suspend, Resume, Rename, Retire, BringIn, SuspendHome, ResumeHome, Bump)),
     *map(some, (Delay, DelayAnswer, LoseCommit, Cut, Stop, Pause, Deafen, Wake)),
     *map(some, (Kill, Leave, Restart, Start, Sweep, Crash, Promote, Trim)),

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
+from keysvc.core.revision import Revision
 from tests.lease.simulation.content import Place
 from tests.lease.simulation.network import Hold
 from tests.lease.simulation.process import Process
@@ -78,6 +79,15 @@ class Verify(OfProcess):
         """Do it."""
         for place in world.content.places:
             process.verify(place)
+
+
+class VerifyAtLeast(OfProcess):
+    """Somebody asks about all keys, as they are after what is in the log now."""
+
+    def act(self, world: World, process: Process) -> None:
+        """Do it."""
+        for place in world.content.places:
+            process.verify(place, Revision(world.twin.epoch, world.twin.seq))
 
 
 class Revoke(OfKey):

@@ -31,7 +31,7 @@ HAPPENS = (
     *((basis, Verdict.WORKSPACE_SUSPENDED) for basis in (Basis.MEMORY, Basis.DATABASE)),
     *((basis, Verdict.NOT_FOUND) for basis in (Basis.MEMORY, Basis.DATABASE)),
     (Basis.DATABASE, Verdict.REVOKING),
-    *(Path.ACK, Path.TIMER, None, "nobody knows"),
+    *(Path.ACK, Path.TIMER, "nobody knows"),
     *("collected", "no member", "paused"),
 )
 """What must have happened in some of the schedules, and more than once."""
