@@ -128,7 +128,7 @@ class Calls:
         call = Stamped(Caller("test", (Permission.OPERATOR,)), "test", "", "", stamps=(stamps,))
 
         async def change() -> None:
-            began, disturbances = process.clock(), world.disturbances
+            began, before = process.clock(), (world.disturbances, world.twin.epoch)
             world.changing += 1
             try:
                 _, receipt = await make(call)
@@ -142,7 +142,7 @@ class Calls:
                 world.tell(f"{process.name} {what}: {receipt.path or 'pending'} at revision {receipt.revision.seq}")
                 world.seen[receipt.path] += 1
                 world.promises.confirmed(process.name, receipt)
-                if disturbances == world.disturbances:
+                if before == (world.disturbances, world.twin.epoch):
                     self._check_duration(receipt, process.clock() - began)
             finally:
                 world.changing -= 1

@@ -20,8 +20,8 @@ from tests.lease.twin import Twin
 
 TRACE_MAX = 200
 
-SETTLING_SECONDS = 8
-"""Longer than anything stands still, and then any barrier."""
+SETTLING_SECONDS = 12
+"""Longer than anything stands still, and then any barrier, or until a row is collected."""
 
 
 @dataclass(frozen=True)
@@ -173,13 +173,17 @@ class World:
         self.check()
 
     def _what_is_unwell(self) -> str | None:
-        for process in self.processes:
-            if process.is_over:
-                continue
+        alive = [process for process in self.processes if not process.is_over]
+        for process in alive:
             if process.holder.standing() is not Standing.LEASE:
                 return f"{process.name} has no lease, although nothing speaks against it"
             if process.waiting._open:
                 return f"{process.name} still waits for a change"
+        if self.setting.is_sweeping and alive:
+            if open_changes := [seq for seq in self.twin.log if self.content.is_open(seq)]:
+                return f"nobody has finished what is to be waited for after {open_changes}"
+            if self.twin.rows.keys() != {process.holder.member_id for process in alive}:
+                return "there are rows of members that have died"
         return None
 
     def start(self, slot: int) -> None:
