@@ -124,7 +124,8 @@ class Confirming:
         hosts = tuple(sorted({member.host for member in barrier.unacknowledged}))
         waited = self._clock() - barrier.since
         if not certain.done():
-            effective_by = at + timedelta(seconds=barrier.ends_at - barrier.since)
+            # Not before now: where everybody has just acknowledged, the leases say nothing of when.
+            effective_by = at + timedelta(seconds=max(barrier.ends_at - barrier.since, waited))
             return Receipt(barrier.commit.revision, None, waited, effective_by, hosts)
         path = certain.result()
         return Receipt(barrier.commit.revision, path, waited, unacknowledged=hosts if path is Path.TIMER else ())
