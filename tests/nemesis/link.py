@@ -20,6 +20,7 @@ CARRIED_SECONDS_MAX: Final = 10.0
 RENEWALS: Final = "keysvc lease"
 WAKE_UPS: Final = "keysvc listen"
 LOOK_UPS: Final = "keysvc verify"
+BARRIERS: Final = "keysvc barrier"
 """Applications: what servers say of their connections."""
 
 _APPLICATION = b"application_name\0"

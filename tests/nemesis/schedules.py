@@ -7,7 +7,7 @@ from typing import Final
 import psycopg
 
 from tests.nemesis.cluster import LEASE_SECONDS, Site
-from tests.nemesis.link import LOOK_UPS, RENEWALS, WAKE_UPS
+from tests.nemesis.link import BARRIERS, LOOK_UPS, RENEWALS, WAKE_UPS
 from tests.nemesis.trial import TERMS, Schedule, Trial, hold, linked
 
 LOOK_AGAIN_SECONDS: Final = 0.4
@@ -109,6 +109,20 @@ async def collected(trial: Trial) -> None:
     await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
+async def impatient_callers(trial: Trial) -> None:
+    """All members acknowledge, one of them late, and the time of some callers is over just then.
+
+    A receipt named a time that had passed, at which one server did not know yet.
+    """
+    keys = await trial.known(count=8)
+    linked(trial.b).delay(LEASE_SECONDS / 4, application=RENEWALS)
+    linked(trial.d).delay(back=LEASE_SECONDS / 5, application=BARRIERS)
+    async with asyncio.TaskGroup() as group:
+        for number, key in enumerate(keys):
+            group.create_task(trial.revoke(trial.d, key, seconds=(0.7 + 0.08 * number) * LEASE_SECONDS))
+    await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
 async def leaving(trial: Trial) -> None:
     """The server is asked to stop, and a key is revoked while it does."""
     (key,) = await trial.known()
@@ -127,6 +141,7 @@ SCHEDULES: Final[tuple[Schedule, ...]] = (
     late_look_up,
     joined_since,
     collected,
+    impatient_callers,
     leaving,
 )
 """All of them; after the last one the server is gone."""

@@ -41,6 +41,6 @@ async def test_without_a_mistake_no_schedule_finds_anything(cluster: Cluster) ->
 
 
 def test_no_mutant_is_forgotten() -> None:
-    """Each is tried, and each schedule shows one."""
+    """Each is tried, by schedules that keysvc survives."""
     assert {path.stem for path in Path(__file__).with_name("mutants").glob("*.py")} == SHOWN.keys()
-    assert set(SHOWN.values()) == set(SCHEDULES)
+    assert set(SHOWN.values()) <= set(SCHEDULES)

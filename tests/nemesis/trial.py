@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from math import inf
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import psycopg
 
@@ -84,9 +84,9 @@ class Trial:
         """Ask a server about a key."""
         return await self.asker.verify(self.caller(node), Question(key.secret_id))
 
-    async def revoke(self, node: Node, key: Key) -> Change:
+    async def revoke(self, node: Node, key: Key, **how: Any) -> Change:
         """Revoke a key."""
-        return await self.asker.change(self.caller(node), "Revoke", self.workspace, key.id, secret_id="")
+        return await self.asker.change(self.caller(node), "Revoke", self.workspace, key.id, secret_id="", **how)
 
     async def watch(self) -> None:
         """Ask all servers about all keys, all the time."""
