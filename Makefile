@@ -55,7 +55,7 @@ nemesis-report: ## Write docs/nemesis.md from what the last `make nemesis` found
 model: .venv/dev.stamp ## Explore the lease protocol in larger configurations than the tests do; takes minutes
 	@$(BIN)/python -m tests.lease
 
-bench: .venv/dev.stamp ## Measure with 1 000 000 keys in a PostgreSQL of its own (BENCH='--keys 100000' …; --help)
+bench: .venv/dev.stamp ## Measure, with 1 000 000 keys in a PostgreSQL of its own; needs Go (BENCH='--only hot' …; --help)
 	@$(BIN)/python -m bench $(BENCH)
 
 format: .venv/dev.stamp ## Lay out the code, and repair what the linter can

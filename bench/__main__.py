@@ -1,131 +1,132 @@
-"""`python -m bench`: loads keys, measures, prints a table, writes JSON."""
+"""`python -m bench`: loads keys, measures, prints tables, writes JSON."""
 
 import argparse
 import asyncio
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
-from dataclasses import asdict
-from datetime import UTC, datetime
+import random
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeAlias
 
-import psycopg
 from rich.console import Console
-from rich.table import Table
 
-from bench.deployment import Served, open_deployment
-from bench.load import KEYS_MIN, load
-from bench.measures import Effort, Figure, open_measures
-from keysvc.core.keystring import KeyString
+from bench import contest, generator, records
+from bench.deployment import open_deployment
+from bench.facts import facts
+from bench.generator import Generator, GoMissingError
+from bench.result import Topic
+from bench.seeding import KEYS_MIN, Size, seed
+from bench.session import QUICK, Effort, Pool, Session, create_caller
+from bench.table import table
 
-_METHOD = (
-    "One keysvc serve and one durable embedded PostgreSQL (fsync and synchronous_commit on) share the machine with the "
-    "client, which calls over one gRPC connection on loopback. Times are the client's. Get and List: one call after "
-    "the other, the first few not counted; a target holds if p50 meets it. Create and Verify: many calls in flight. "
-    "CPU: what keysvc and PostgreSQL used for one call. Loaded by SQL, vacuumed and analyzed."
-)
+Measure: TypeAlias = Callable[[Session], Coroutine[Any, Any, Topic]]
 
-_WIDTH = 130
-"""Of the table, where the output is no terminal."""
+CONTEST: Final = ("hot", "cold", "mixed")
+TOPICS: Final = (*CONTEST, "records")
+
+KEYS: Final = 1_000_000
+KEYS_FEW: Final = 20_000
+"""Enough for topics that need no look-ups in a large table."""
+
+_LARGE: Final = frozenset({"cold", "mixed", "records"})
+_WIDTH: Final = 170
+"""Of tables, where the output is no terminal."""
 
 
-def main() -> None:
-    """Run."""
+def main() -> int:
+    """Run; 1 if something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--keys", type=int, default=1_000_000, help=f"how many are loaded, at least {KEYS_MIN}")
-    parser.add_argument("--workspaces", type=int, default=1_000, help="over how many they are spread")
+    parser.add_argument("--only", default=",".join(TOPICS), help=f"which topics, with commas: {', '.join(TOPICS)}")
+    parser.add_argument("--keys", type=int, help=f"how many are loaded ({KEYS:,}; {KEYS_FEW:,} where more are no use)")
+    parser.add_argument("--workspaces", type=int, default=1_000, help="over how many they are spread (1000)")
+    parser.add_argument("--rounds", type=int, help="of hot, cold and mixed")
+    parser.add_argument("--seed", type=int, default=1, help="what chance does (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--quick", action="store_true", help="few calls: whether it runs, not how fast")
+    parser.add_argument("--quick", action="store_true", help="little of everything: whether it runs, not how fast")
     options = parser.parse_args()
-    if options.keys < KEYS_MIN:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # whatever ends the run, nothing of it stays
+    names = [each.strip() for each in options.only.split(",")]
+    if unknown := set(names) - set(TOPICS):
+        parser.error(f"no such topics: {', '.join(sorted(unknown))}")
+    keys = options.keys or (KEYS if _LARGE & set(names) and not options.quick else KEYS_FEW)
+    if keys < KEYS_MIN:
         parser.error(f"--keys must be at least {KEYS_MIN}")
     if options.workspaces < 1:
         parser.error("--workspaces must be at least 1")
-    effort = Effort(gets=20, pages=2, creates=64, verifies=128) if options.quick else Effort()
+    effort = QUICK if options.quick else Effort()
+    if options.rounds:
+        effort = replace(effort, rounds=options.rounds)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
-    with open_deployment() as deployment:
-        operator = deployment.bootstrap()
-        console.print(f"loading {options.keys:,} keys …")
-        key_strings = load(deployment.url, deployment.peppers, keys=options.keys, workspaces=options.workspaces)
-        facts = _facts(deployment.url)
-        with deployment.serve() as served:
-            console.print("measuring …")
-            figures = asyncio.run(
-                _measure(served, operator, key_strings, effort, keys=options.keys, workspaces=options.workspaces)
-            )
-    loaded = {"keys": options.keys, "workspaces": options.workspaces}
-    console.print(_table(figures, f"{options.keys:,} keys in {options.workspaces:,} workspaces"))
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), soft_wrap=True)
+    try:
+        report = run(names, effort, Size(keys, options.workspaces), options.seed, console)
+    except GoMissingError as error:
+        console.print(str(error), soft_wrap=True)
+        return 1
     if options.json:
-        result = {"method": _METHOD, **facts, **loaded, "figures": [asdict(figure) for figure in figures]}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 1 if report["failures"] else 0
 
 
-async def _measure(  # noqa: PLR0913 (all that was prepared)
-    served: Served,
-    operator: KeyString,
-    key_strings: list[KeyString],
-    effort: Effort,
-    *,
-    keys: int,
-    workspaces: int,
-) -> list[Figure]:
-    """All figures, those that write last."""
-    async with open_measures(served, operator, keys=keys, workspaces=workspaces) as measures:
-        figures = [await measures.get(effort.gets)]
-        figures += [figure async for figure in measures.pages(effort.pages)]
-        figures.append(await measures.verify(effort.verifies, key_strings))
-        if workspaces > 1:
-            figures.append(await measures.create(effort.creates, workspaces=workspaces))
-        figures.append(await measures.create(effort.creates, workspaces=1))
-        return figures
+def run(names: Sequence[str], effort: Effort, size: Size, chance: int, console: Console) -> dict[str, Any]:
+    """Measure the topics, and print each as soon as it is known.
 
-
-def _facts(url: str) -> dict[str, Any]:
-    """What the figures are of."""
-    with psycopg.connect(url) as connection:
-        version = connection.info.parameter_status("server_version")
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607 (whichever git made the checkout)
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip() or "unknown",
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
-        "python": platform.python_version(),
-        "grpcio": importlib.metadata.version("grpcio"),
-        "postgresql": version,
-    }
-
-
-def _table(figures: list[Figure], title: str) -> Table:
-    """The figures for people."""
-    table = Table("", "p50 ms", "p99 ms", "per second", "CPU ms", "target", "", title=title)
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for figure in figures:
-        numbers = (figure.p50_ms, figure.p99_ms)
-        table.add_row(
-            figure.name,
-            *("" if number is None else f"{number:.1f}" for number in numbers),
-            "" if figure.per_second is None else f"{figure.per_second:,.0f}",
-            "" if figure.cpu_ms is None else f"{figure.cpu_ms:.1f}",
-            "" if figure.target is None else f"{figure.target} {'holds' if figure.holds else 'MISSED'}",
-            figure.note,
+    Raises:
+        GoMissingError: there is no load generator.
+    """
+    report: dict[str, Any] = {"topics": [], "failures": {}}
+    with tempfile.TemporaryDirectory(prefix="keysvc-bench-load-") as folder, open_deployment() as deployment:
+        program = generator.build(Path(folder))
+        operator = deployment.bootstrap()
+        console.print(f"loading {size.keys:,} keys …")
+        minted = seed(deployment.url, deployment.peppers, size)
+        report |= facts(deployment.url) | {"keys": size.keys, "workspaces": size.workspaces, "seed": chance}
+        report["effort"] = asdict(effort)
+        with deployment.serve() as served:
+            caller = asyncio.run(create_caller(served, operator))
+        random_ = random.Random(chance)  # noqa: S311 (the same run again)
+        session = Session(
+            deployment,
+            operator,
+            Generator(program, caller),
+            Pool(minted, random_),
+            effort,
+            random_,
+            lambda text: console.print(text, highlight=False, soft_wrap=True),
+            size.keys,
+            size.workspaces,
         )
-    return table
+        for name, measure in _topics(names):
+            console.print(f"measuring {name} …")
+            try:
+                topic = asyncio.run(measure(session))
+            except Exception as error:  # noqa: BLE001 (the others are measured all the same)
+                traceback.print_exc()
+                report["failures"][name] = f"{type(error).__name__}: {error}"
+            else:
+                console.print(table(topic))
+                report["topics"].append(asdict(topic))
+    for name, reason in report["failures"].items():
+        console.print(f"FAILED: {name}: {reason}", style="bold red", soft_wrap=True)
+    return report
+
+
+def _topics(names: Sequence[str]) -> list[tuple[str, Measure]]:
+    """What is measured, in this order."""
+    topics: list[tuple[str, Measure]] = []
+    others: dict[str, Measure] = {"records": records.measure}
+    if wanted := [name for name in CONTEST if name in names]:
+        topics.append((", ".join(wanted), lambda session: contest.measure(session, wanted)))
+    return topics + [(name, measure) for name, measure in others.items() if name in names]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

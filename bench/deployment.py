@@ -1,27 +1,44 @@
-"""A deployment of its own for one run: a durable PostgreSQL in a temporary folder, and a `keysvc serve` process."""
+"""A deployment of its own for one run: a durable PostgreSQL in a temporary folder, and `keysvc serve` processes."""
 
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_bytes
 from typing import Final
 
 import psutil
+import psycopg
 
+from bench.processors import processor_seconds
 from keysvc.core.keystring import KeyString
 from keysvc.core.pepper import Peppers
 from keysvc.store.embedded import EmbeddedPostgres, Record
 
 STOP_SECONDS: Final = 15.0
+KEYSVC: Final = (sys.executable, "-m", "keysvc")
 
-_KEYSVC: Final = (sys.executable, "-m", "keysvc")
 _READY = re.compile(r"keysvc is ready on (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a server says about itself in its row of the members, as `keysvc status` shows it.
+
+    Parameters:
+        hits: Verifies answered from memory, those of callers' own keys included.
+        misses: look-ups of the database.
+        remembered: keys in memory.
+    """
+
+    hits: int
+    misses: int
+    remembered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +47,41 @@ class Served:
 
     Parameters:
         address: where.
-        pids: of the server, and of its PostgreSQL.
+        pid: of its process, which may have further ones.
+        postgres_pid: of its PostgreSQL.
+        url: of its database.
     """
 
     address: str
-    pids: tuple[int, ...]
+    pid: int
+    postgres_pid: int
+    url: str = field(repr=False)
 
-    def cpu_seconds(self) -> float:
-        """How long processors have worked for the server and for PostgreSQL, so far."""
-        total = 0.0
-        for pid in self.pids:
-            process = psutil.Process(pid)
-            for each in (process, *process.children(recursive=True)):
-                # A backend may end while it is looked at.
-                with suppress(psutil.NoSuchProcess):
-                    times = each.cpu_times()
-                    total += times.user + times.system
-        return total
+    def server_seconds(self) -> float:
+        """How long processors have worked for the server so far."""
+        return processor_seconds(self.pid)
+
+    def database_seconds(self) -> float:
+        """How long processors have worked for PostgreSQL so far."""
+        return processor_seconds(self.postgres_pid)
+
+    def processor_seconds(self) -> float:
+        """Both."""
+        return self.server_seconds() + self.database_seconds()
+
+    def resident_bytes(self) -> int:
+        """How much memory the server has."""
+        processes = (psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True))
+        return sum(process.memory_info().rss for process in processes)
+
+    def counters(self) -> Counters:
+        """What it has said last: written at most once a second, with a renewal of its lease."""
+        pids = {self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))}
+        with psycopg.connect(self.url) as connection:
+            rows = connection.execute("SELECT host, report FROM lease_member").fetchall()
+        reports = [report for host, report in rows if int(host.rpartition("/")[2]) in pids]
+        sums = (sum(report.get(name, 0) for report in reports) for name in ("hits", "misses", "remembered"))
+        return Counters(*sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,37 +101,77 @@ class Deployment:
     def bootstrap(self) -> KeyString:
         """Migrate the database and create an operator key."""
         done = subprocess.run(  # noqa: S603 (the program of this environment)
-            [*_KEYSVC, "bootstrap"], env=self.environment, check=True, stdout=subprocess.PIPE, text=True
+            [*KEYSVC, "bootstrap"], env=self.environment, check=True, stdout=subprocess.PIPE, text=True
         )
         return KeyString(done.stdout.strip())
 
     @contextmanager
-    def serve(self) -> Iterator["Served"]:
-        """A server, that answers."""
-        log = self.folder / "keysvc.log"
-        with (
-            log.open("wb") as errors,
-            subprocess.Popen(  # noqa: S603 (the program of this environment)
-                [*_KEYSVC, "serve", "--listen", "127.0.0.1:0"],
-                env=self.environment,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            ) as process,
-        ):
+    def serve(self, *options: str) -> Iterator[Served]:
+        """A server, that answers.
+
+        Parameters:
+            options: more of `keysvc serve`.
+        """
+        with self.serve_several(1, *options) as (served,):
+            yield served
+
+    @contextmanager
+    def serve_several(self, number: int, *options: str) -> Iterator[list[Served]]:
+        """Several servers, which start at the same time."""
+        record = Record.read(self.folder / "data" / "cluster")
+        command = [*KEYSVC, "serve", "--listen", "127.0.0.1:0", *options]
+        with ExitStack() as stack:
+            processes = [
+                stack.enter_context(
+                    running(command, self.environment, self.folder / f"keysvc-{place}-of-{number}.log", stdin=None)
+                )
+                for place in range(number)
+            ]
+            yield [
+                Served(ready_address(process), process.pid, record.pid if record else process.pid, self.url)
+                for process in processes
+            ]
+
+
+def ready_address(process: "subprocess.Popen[str]") -> str:
+    """Where a `keysvc serve` answers, once it does.
+
+    Raises:
+        RuntimeError: it ended instead.
+    """
+    ready = next(filter(None, map(_READY.search, process.stdout or ())), None)
+    if ready is None:
+        raise RuntimeError("keysvc did not start; its log was above")
+    return ready[1]
+
+
+@contextmanager
+def running(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, stdin: int | None
+) -> "Iterator[subprocess.Popen[str]]":
+    """A process, ended and waited for in any case; what it logged is shown if that was by itself."""
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(  # noqa: S603 (the programs of this environment)
+            command,
+            env=environment,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            if process.poll() is not None:
+                sys.stderr.write(log.read_text(errors="replace"))
+            process.terminate()
             try:
-                ready = next(filter(None, map(_READY.search, process.stdout or ())), None)
-                if ready is None:
-                    raise RuntimeError(f"keysvc did not start: {log.read_text()}")
-                postgres = Record.read(self.folder / "data" / "cluster")
-                yield Served(ready[1], (process.pid, postgres.pid if postgres else process.pid))
+                process.wait(STOP_SECONDS)
             finally:
-                process.terminate()
-                try:
-                    process.wait(STOP_SECONDS)
-                finally:
-                    process.kill()
+                process.kill()
 
 
 @contextmanager
@@ -107,8 +182,16 @@ def open_deployment() -> Iterator[Deployment]:
         embedded = EmbeddedPostgres.start(folder / "data")
         try:
             pepper = token_bytes(32)
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYSVC_")}
-            environment |= {"KEYSVC_DATABASE_URL": embedded.url, "KEYSVC_PEPPERS": pepper.hex()}
-            yield Deployment(folder, embedded.url, Peppers([pepper]), environment)
+            yield Deployment(
+                folder,
+                embedded.url,
+                Peppers([pepper]),
+                own_environment() | {"KEYSVC_DATABASE_URL": embedded.url, "KEYSVC_PEPPERS": pepper.hex()},
+            )
         finally:
             embedded.stop()
+
+
+def own_environment() -> dict[str, str]:
+    """The environment without settings of keysvc."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KEYSVC_")}

@@ -1,32 +1,25 @@
-"""What is measured: each figure with the way it was got, over gRPC, with the generated stubs."""
+"""Records: Get, List and Create, over gRPC with the generated stubs."""
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from statistics import quantiles
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bench.deployment import Served
-from bench.load import key_id, workspace_name
-from keysvc.core.keystring import KeyString
-from keysvc.v1 import key_pb2, key_service_pb2, verify_pb2
-from keysvc.v1.key_service_pb2_grpc import KeyServiceStub
+from bench.result import Column, Row, Topic, percentile
+from bench.seeding import key_id, workspace_name
+from bench.session import CALL_SECONDS_MAX, Session, metadata_of, stub_of
+from keysvc.v1 import key_pb2, key_service_pb2
 
 GET_MS_MAX: Final = 5.0
 LIST_MS_MAX: Final = 20.0
 CREATE_PER_SECOND_MIN: Final = 1_000.0
 PAGE_SIZE: Final = 50
 IN_FLIGHT: Final = 32
-VERIFIES_IN_FLIGHT: Final = 64
-CALL_SECONDS_MAX: Final = 60.0
 WARM_UP: Final = 10
 
 
@@ -37,97 +30,59 @@ Answer = TypeVar("Answer")
 Method: TypeAlias = Callable[..., Awaitable[Answer]]
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One row of the result.
-
-    Parameters:
-        name: what was measured.
-        calls: how many were made.
-        p50_ms, p99_ms: how long a call took, from the caller's side; None: they ran side by side.
-        per_second: how many were answered, side by side; None: they came one after the other.
-        cpu_ms: how long processors worked for one call, in keysvc and PostgreSQL: what does not depend on how busy the
-            machine is with others.
-        target: what it should be; None: nothing is promised.
-        holds: whether the target is met, by p50 or by the rate.
-        note: what to know when reading it.
-    """
-
-    name: str
-    calls: int
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-    per_second: float | None = None
-    cpu_ms: float | None = None
-    target: str | None = None
-    holds: bool | None = None
-    note: str = ""
-
-    @classmethod
-    def of_latency(cls, name: str, seconds: Sequence[float], cpu_ms: float, limit_ms: float, note: str = "") -> Self:
-        """A figure of calls that came one after the other."""
-        cuts = quantiles(seconds, n=100, method="inclusive")
-        p50_ms, p99_ms = cuts[49] * 1000, cuts[98] * 1000
-        return cls(
-            name,
-            len(seconds),
-            p50_ms=p50_ms,
-            p99_ms=p99_ms,
-            cpu_ms=cpu_ms,
-            target=f"< {limit_ms:g} ms",
-            holds=p50_ms < limit_ms,
-            note=note,
-        )
+COLUMNS: Final = (
+    Column("calls", "calls"),
+    Column("p50_ms", "p50 ms", ",.1f"),
+    Column("p99_ms", "p99 ms", ",.1f"),
+    Column("per_second", "per second"),
+    Column("cpu_ms", "CPU ms", ",.2f"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How much is done for each figure.
+async def measure(session: Session) -> Topic:
+    """Get, every kind of list, and Create, which writes and so comes last."""
+    topic = Topic(
+        "records",
+        f"Records: {session.keys:,} keys in {session.workspaces:,} workspaces",
+        "Through the generated stubs, over one connection. Get and List: one call after the other, the first few not "
+        "counted; a target holds if p50 meets it. Create: many under way. CPU: what keysvc and PostgreSQL used for one "
+        "call.",
+        COLUMNS,
+    )
+    effort = session.effort
+    with session.serve() as served:
+        async with stub_of(served) as stub:
+            records = Records(stub, served, session)
+            topic.rows.append(await records.get(effort.gets))
+            topic.rows.extend([row async for row in records.pages(effort.pages)])
+            if session.workspaces > 1:
+                topic.rows.append(await records.create(effort.creates, workspaces=session.workspaces))
+            topic.rows.append(await records.create(effort.creates, workspaces=1))
+    return topic
 
-    Parameters:
-        gets, pages, creates, verifies: calls.
-    """
 
-    gets: int = 1_000
-    pages: int = 100
-    creates: int = 5_000
-    verifies: int = 20_000
-
-
-class Measures:
+class Records:
     """Measures one server.
 
     Parameters:
         stub: of the server.
-        cpu_seconds: how long processors have worked for it so far.
-        operator: whose calls these are.
-        keys, workspaces: what was loaded.
     """
 
-    def __init__(
-        self,
-        stub: "KeyServiceAsyncStub",
-        cpu_seconds: Callable[[], float],
-        operator: KeyString,
-        *,
-        keys: int,
-        workspaces: int,
-    ) -> None:
+    def __init__(self, stub: "KeyServiceAsyncStub", served: Served, session: Session) -> None:
         self._stub = stub
-        self._cpu_seconds = cpu_seconds
-        self._metadata = (("authorization", f"Bearer {operator.reveal()}"),)
-        self._keys = keys
-        self._workspaces = workspaces
-        self._chance = random.Random(1)  # noqa: S311 (the same calls in every run)
+        self._cpu_seconds = served.processor_seconds
+        self._metadata = metadata_of(session.operator)
+        self._keys = session.keys
+        self._chance = session.chance
 
-    async def get(self, calls: int) -> Figure:
+    async def get(self, calls: int) -> Row:
         """Get of random keys."""
         ids = [str(key_id(self._chance.randint(1, self._keys))) for _ in range(calls + WARM_UP)]
         requests = [key_service_pb2.GetRequest(key_id=each) for each in ids]
         seconds, cpu_ms = await self._one_by_one(self._stub.Get, requests)
-        return Figure.of_latency("Get", seconds, cpu_ms, GET_MS_MAX)
+        return _latency("Get", seconds, cpu_ms, GET_MS_MAX)
 
-    async def pages(self, calls: int) -> AsyncIterator[Figure]:
+    async def pages(self, calls: int) -> AsyncIterator[Row]:
         """A page of each kind of list: the first, and those that follow, from the start again at the end."""
         for name, request in self._lists():
             request.page_size = PAGE_SIZE
@@ -145,7 +100,7 @@ class Measures:
                 request.page_token = page.next_page_token
             note = f"{found / calls:.0f} keys a page" + (f", {empty} of {calls} pages empty" if empty else "")
             cpu_ms = (self._cpu_seconds() - cpu) * 1000 / calls
-            yield Figure.of_latency(f"List {name}", seconds, cpu_ms, LIST_MS_MAX, note)
+            yield _latency(f"List {name}", seconds, cpu_ms, LIST_MS_MAX, note)
 
     def _lists(self) -> list[tuple[str, key_service_pb2.ListRequest]]:
         """Every condition, easy and hard, and conditions that exclude each other."""
@@ -193,7 +148,7 @@ class Measures:
             for name, where, asked in conditions
         ]
 
-    async def create(self, calls: int, *, workspaces: int) -> Figure:
+    async def create(self, calls: int, *, workspaces: int) -> Row:
         """Create, many in flight, spread over workspaces."""
         requests = [
             key_service_pb2.CreateRequest(
@@ -210,27 +165,13 @@ class Measures:
         ]
         rate, cpu_ms = await self._side_by_side(self._stub.Create, requests, IN_FLIGHT, calls)
         where = "one workspace" if workspaces == 1 else f"{workspaces} workspaces"
-        return Figure(
+        return Row(
             f"Create in {where}",
-            calls,
-            per_second=rate,
-            cpu_ms=cpu_ms,
-            target=None if workspaces == 1 else f">= {CREATE_PER_SECOND_MIN:,.0f}/s",
+            {"calls": calls, "per_second": rate, "cpu_ms": cpu_ms},
+            target="" if workspaces == 1 else f"at least {CREATE_PER_SECOND_MIN:,.0f}/s",
             holds=None if workspaces == 1 else rate >= CREATE_PER_SECOND_MIN,
-            note=f"{IN_FLIGHT} in flight" + ("; one after the other: each locks the workspace" * (workspaces == 1)),
+            note=f"{IN_FLIGHT} under way" + ("; one after the other: each locks the workspace" * (workspaces == 1)),
         )
-
-    async def verify(self, calls: int, key_strings: Sequence[KeyString]) -> Figure:
-        """Verify of random keys, many in flight."""
-        requests = [
-            verify_pb2.VerifyRequest(key_string=each.reveal())
-            for each in self._chance.choices(key_strings, k=calls + WARM_UP * VERIFIES_IN_FLIGHT)
-        ]
-        rate, cpu_ms = await self._side_by_side(
-            self._stub.Verify, requests, VERIFIES_IN_FLIGHT, calls, check=_check_valid
-        )
-        note = f"{VERIFIES_IN_FLIGHT} in flight, {len(key_strings)} different keys, each read from the database"
-        return Figure("Verify", calls, per_second=rate, cpu_ms=cpu_ms, note=note)
 
     async def _call(self, method: Method[Answer], request: Message) -> Answer:
         return await method(request, metadata=self._metadata, timeout=CALL_SECONDS_MAX)
@@ -248,18 +189,13 @@ class Measures:
         return seconds, (self._cpu_seconds() - cpu) * 1000 / len(seconds)
 
     async def _side_by_side(
-        self,
-        method: Method[Answer],
-        requests: Sequence[Message],
-        in_flight: int,
-        calls: int,
-        check: Callable[[Answer], None] = lambda _: None,
+        self, method: Method[Answer], requests: Sequence[Message], in_flight: int, calls: int
     ) -> tuple[float, float]:
-        """How many calls were answered per second, the last ``calls`` of all."""
+        """How many calls were answered per second, the last ``calls`` of all, and the processors' time for one."""
 
         async def work(waiting: Iterator[Message]) -> None:
             for request in waiting:
-                check(await self._call(method, request))
+                await self._call(method, request)
 
         async def run(some: Sequence[Message]) -> None:
             waiting = iter(some)
@@ -271,19 +207,19 @@ class Measures:
         return calls / (time.perf_counter() - began), (self._cpu_seconds() - cpu) * 1000 / calls
 
 
-@asynccontextmanager
-async def open_measures(served: Served, operator: KeyString, *, keys: int, workspaces: int) -> AsyncIterator[Measures]:
-    """Measures over one connection."""
-    async with grpc.aio.insecure_channel(served.address) as channel:
-        yield Measures(KeyServiceStub(channel), served.cpu_seconds, operator, keys=keys, workspaces=workspaces)
+def _latency(name: str, seconds: Sequence[float], cpu_ms: float, limit_ms: float, note: str = "") -> Row:
+    """A row of calls that came one after the other."""
+    p50_ms = percentile(seconds, 0.5) * 1000
+    return Row(
+        name,
+        {"calls": len(seconds), "p50_ms": p50_ms, "p99_ms": percentile(seconds, 0.99) * 1000, "cpu_ms": cpu_ms},
+        target=f"p50 under {limit_ms:g} ms",
+        holds=p50_ms < limit_ms,
+        note=note,
+    )
 
 
 def _timestamp(at: datetime) -> Timestamp:
     timestamp = Timestamp()
     timestamp.FromDatetime(at)
     return timestamp
-
-
-def _check_valid(answer: verify_pb2.VerifyResponse) -> None:
-    if answer.verdict != verify_pb2.VERDICT_VALID:
-        raise RuntimeError(f"a key that was loaded is {verify_pb2.Verdict.Name(answer.verdict)}")

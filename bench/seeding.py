@@ -5,6 +5,7 @@ old keys have is the worst to look for.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import md5
 from secrets import token_bytes
 from typing import Final
@@ -17,8 +18,11 @@ from keysvc.core.pepper import Peppers
 
 KEYS_MIN: Final = 200
 
-MINTED_MAX: Final = 20_000
-"""So many keys have key strings that verify; of the others there are only rows."""
+MINTED_MAX: Final = 400_000
+"""At most so many keys have key strings that verify; of the others there are only rows."""
+
+_SCATTER: Final = 7919
+"""Keys that were created one after the other are of different workspaces."""
 
 _WORKSPACES: Final = """
 INSERT INTO workspace (id, name, display_name, suspended, allowed_scopes, roles, create_time, update_time, version, seq)
@@ -32,14 +36,16 @@ INSERT INTO key (id, workspace_id, display_name, environment, owner, scopes, rol
                  workspaces, creator, create_time, update_time, expire_time, suspended, revoke_time, revoke_reason,
                  version, seq)
 SELECT md5('key ' || n)::uuid,
-       md5('workspace ' || (n::bigint * 7919) %% %(workspaces)s)::uuid,
+       md5('workspace ' || (n::bigint * %(scatter)s) %% %(workspaces)s)::uuid,
        CASE WHEN old THEN 'legacy' WHEN n %% 2 = 0 THEN 'even' ELSE 'odd' END || ' service ' || n,
        CASE WHEN n %% 5 = 0 THEN 'test' ELSE 'live' END,
        CASE WHEN n <= 5 THEN 'rare-owner' WHEN old THEN 'old-owner' ELSE 'owner-' || n %% (%(keys)s / 50) END,
        '{pdf.read,pdf.write,invoices.read}',
        CASE WHEN old THEN 'auditor' WHEN n %% 10 < 3 THEN 'viewer' WHEN n %% 10 < 5 THEN 'editor' ELSE '' END,
-       '{}',
-       jsonb_build_object('cost_center', 'cc-' || n %% 300, 'ticket', 'OPS-' || n),
+       %(ip_allowlist)s,
+       jsonb_build_object('cost_center', 'cc-' || n %% 300, 'ticket', 'OPS-' || n)
+           || CASE WHEN %(note_characters)s > 0 THEN jsonb_build_object('note', repeat('x', %(note_characters)s))
+                   ELSE '{}' END,
        CASE WHEN n <= 5 THEN '{rare}' WHEN old THEN '{legacy}' ELSE '{}' END::text[]
            || ARRAY[CASE WHEN n %% 2 = 0 THEN 'even' ELSE 'odd' END, 'team-' || n %% 2000],
        '{}', 'bootstrap', created, created,
@@ -100,36 +106,83 @@ def workspace_name(number: int) -> str:
     return f"bench/w{number}"
 
 
-def load(url: str, peppers: Peppers, *, keys: int, workspaces: int) -> list[KeyString]:
-    """Fill a migrated database; key strings of keys that verify, spread over all of them.
+def workspace_of(key: int, workspaces: int) -> str:
+    """The name of the workspace that a key was loaded into, as the statements choose it."""
+    return workspace_name(key * _SCATTER % workspaces)
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A key that verifies.
+
+    Parameters:
+        number: of the key.
+    """
+
+    number: int
+    key_string: KeyString
+
+    @property
+    def key_id(self) -> UUID:
+        """Its id."""
+        return key_id(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is loaded.
+
+    Parameters:
+        keys: how many; at least ``KEYS_MIN``.
+        workspaces: over how many they are spread.
+        minted_max: how many of them, at most, have a key string.
+        ip_allowlist: of all.
+        note_characters: of a value in the metadata of all.
+    """
+
+    keys: int
+    workspaces: int
+    minted_max: int = MINTED_MAX
+    ip_allowlist: tuple[str, ...] = ()
+    note_characters: int = 0
+
+
+def seed(url: str, peppers: Peppers, size: Size) -> list[Minted]:
+    """Fill a migrated database; the keys that verify, spread over all of them, oldest first.
 
     Parameters:
         url: of the database, which has no keys yet but callers.
         peppers: of the deployment, the newest first.
-        keys: how many; at least ``KEYS_MIN``.
-        workspaces: over how many they are spread.
     """
-    sizes = {"keys": keys, "workspaces": workspaces, "pepper": peppers.fingerprints[0]}
+    values = {
+        "keys": size.keys,
+        "workspaces": size.workspaces,
+        "scatter": _SCATTER,
+        "pepper": peppers.fingerprints[0],
+        "ip_allowlist": list(size.ip_allowlist),
+        "note_characters": size.note_characters,
+    }
     with psycopg.connect(url) as connection:
-        minted = dict(_mint(connection, peppers, keys))
+        minted = list(_mint(connection, peppers, size))
         with connection.cursor() as cursor:
             for statement in (_WORKSPACES, _KEYS, _SECRETS, _ACTIVITY, _USAGE, _EVENTS):
-                cursor.execute(statement, sizes)
+                cursor.execute(statement, values)
     # As autovacuum would have done by the time that so many keys had been created one by one.
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE)")
-    return list(minted.values())
+    return minted
 
 
-def _mint(connection: psycopg.Connection, peppers: Peppers, keys: int) -> Iterator[tuple[int, KeyString]]:
-    """Mint secrets for some of the keys that are still good, into a temporary table."""
+def _mint(connection: psycopg.Connection, peppers: Peppers, size: Size) -> Iterator[Minted]:
+    """Mint secrets for keys that are still good, into a temporary table."""
     row = connection.execute("SELECT key FROM tag_key").fetchone()
     if row is None:
         raise RuntimeError("the database has not been migrated")
     connection.execute("CREATE TEMPORARY TABLE minted (number integer PRIMARY KEY, id text, hint text, digest bytea)")
-    step = max(10, keys // MINTED_MAX // 10 * 10)
+    # Of those neither suspended, revoked nor expired: the ones whose environment is live.
+    good = [number for number in range(2, size.keys + 1, 2) if number % 10]
     with connection.cursor().copy("COPY minted (number, id, hint, digest) FROM STDIN") as copy:
-        for number in range(2, keys + 1, step):
+        for number in good[:: -(-len(good) // size.minted_max)]:
             new = mint(Environment.LIVE, row[0], token_bytes)
             copy.write_row((number, new.id, new.hint, peppers.digest(new.key_string, peppers.fingerprints[0])))
-            yield number, new.key_string
+            yield Minted(number, new.key_string)

@@ -1,0 +1,238 @@
+"""What all topics share: the deployment, its keys, the generator, and how much is done."""
+
+import asyncio
+import inspect
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from bench.deployment import Counters, Deployment, Served
+from bench.generator import Answers, Generator, Loop
+from bench.seeding import Minted, workspace_of
+from keysvc.cli.server import serve
+from keysvc.core.keystring import KeyString
+from keysvc.v1 import key_pb2, key_service_pb2, verify_pb2
+from keysvc.v1.key_service_pb2_grpc import KeyServiceStub
+
+if TYPE_CHECKING:
+    from keysvc.v1.key_service_pb2_grpc import KeyServiceAsyncStub
+
+SCOPE: Final = "pdf.read"
+HOT_KEYS: Final = 1_000
+CALL_SECONDS_MAX: Final = 60.0
+
+_SETTLED_SECONDS: Final = 2.2
+"""After this a server has written its usage, and its report with a renewal: both once a second."""
+
+_IDLE: Final = 0.1
+_IDLE_SECONDS_MAX: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is done.
+
+    Parameters:
+        rounds: of each contender.
+        round_seconds, warm_seconds: of a round; the latter are not counted.
+        cold_requests: in a round of look-ups.
+        rate_rounds, rate_seconds: of calls at a fixed rate.
+        flood_seconds: of calls while something else happens.
+        revocations: for each number of holders.
+        holders: how many there are.
+        usage_seconds: of RecordUsage.
+        memory_keys: remembered by one server.
+        starts: of each kind.
+        gets, pages, creates: calls.
+    """
+
+    rounds: int = 10
+    round_seconds: float = 3.0
+    warm_seconds: float = 0.5
+    cold_requests: int = 15_000
+    rate_rounds: int = 3
+    rate_seconds: float = 8.0
+    flood_seconds: float = 10.0
+    revocations: int = 300
+    holders: tuple[int, ...] = (1, 4, 16)
+    usage_seconds: float = 8.0
+    memory_keys: int = 100_000
+    starts: int = 5
+    gets: int = 1_000
+    pages: int = 100
+    creates: int = 5_000
+
+
+QUICK: Final = Effort(
+    rounds=2,
+    round_seconds=0.4,
+    warm_seconds=0.1,
+    cold_requests=150,
+    rate_rounds=1,
+    rate_seconds=0.5,
+    flood_seconds=1.5,
+    revocations=10,
+    holders=(1, 2),
+    usage_seconds=1.0,
+    memory_keys=2_000,
+    starts=1,
+    gets=20,
+    pages=2,
+    creates=64,
+)
+"""Whether it runs, not how fast."""
+
+
+class OutOfKeysError(RuntimeError):
+    """There are not enough keys that nobody has used."""
+
+
+class Pool:
+    """Keys that verify; each is given out once.
+
+    Parameters:
+        minted: in any order.
+        chance: their order.
+    """
+
+    def __init__(self, minted: Sequence[Minted], chance: random.Random) -> None:
+        self._minted = list(minted)
+        chance.shuffle(self._minted)
+
+    def take(self, number: int) -> list[Minted]:
+        """So many that nobody had before.
+
+        Raises:
+            OutOfKeysError: there are not so many left.
+        """
+        if number > len(self._minted):
+            raise OutOfKeysError(f"{number} unused keys are needed, {len(self._minted)} are left: give more --keys")
+        taken, self._minted = self._minted[:number], self._minted[number:]
+        return taken
+
+    def __len__(self) -> int:
+        """How many are left."""
+        return len(self._minted)
+
+
+@dataclass(slots=True)
+class Session:
+    """One run.
+
+    Parameters:
+        operator: a key that may do everything.
+        caller: a key that may verify.
+        say: tells whoever waits.
+        keys, workspaces: what was loaded.
+        rates: how many calls per second were answered at most, by name of the contender, as far as that is known.
+    """
+
+    deployment: Deployment
+    operator: KeyString
+    generator: Generator
+    pool: Pool
+    effort: Effort
+    chance: random.Random
+    say: Callable[[str], None]
+    keys: int
+    workspaces: int
+    rates: dict[str, float] = field(default_factory=dict)
+    _hot: list[Minted] = field(default_factory=list)
+
+    @property
+    def hot(self) -> list[Minted]:
+        """Keys that are verified again and again."""
+        if not self._hot:
+            self._hot = self.pool.take(min(HOT_KEYS, max(len(self.pool) // 10, 1)))
+        return self._hot
+
+    @contextmanager
+    def serve(self) -> Iterator[Served]:
+        """A server with one worker."""
+        with self.deployment.serve(*one_worker()) as served:
+            yield served
+
+    def workspace_of(self, key: Minted) -> str:
+        """The workspace that a key was loaded into."""
+        return workspace_of(key.number, self.workspaces)
+
+    async def prime(self, served: Sequence[Served], keys: Sequence[Minted]) -> None:
+        """Have servers remember keys, and see that they do.
+
+        Raises:
+            WrongAnswersError: a key is not valid, or is not remembered.
+        """
+        for each in served:
+            bodies = [body(key.key_string) for key in keys]
+            loop = Loop(requests=len(bodies), connections=2)
+            (await self.generator.run([each.address], bodies, loop)).check_all("VALID", "MEMORY", "DATABASE")
+            (await self.generator.run([each.address], bodies, loop)).check_all("VALID", "MEMORY")
+
+    async def verify(self, served: Served, keys: Sequence[Minted], loop: Loop) -> Answers:
+        """Ask for keys as most callers do."""
+        return await self.generator.run([served.address], [body(key.key_string) for key in keys], loop)
+
+
+def body(key_string: KeyString) -> bytes:
+    """What most callers send: a key string, and the scope that their own request needs."""
+    return verify_pb2.VerifyRequest(key_string=key_string.reveal(), required_scopes=[SCOPE]).SerializeToString()
+
+
+def full_body(key: Minted, workspace: str) -> bytes:
+    """A request with everything in it that can be asked."""
+    return verify_pb2.VerifyRequest(
+        key_string=key.key_string.reveal(),
+        workspace=workspace,
+        environment=key_pb2.ENVIRONMENT_LIVE,
+        required_scopes=[SCOPE, "invoices.read"],
+        source_ip="203.0.113.7",
+        resource="GET /v1/documents/{id}",
+        request_id="5f0c3e8a-7f0b-4a59-9c1e-6f1f7a4b2d10",
+    ).SerializeToString()
+
+
+def one_worker() -> tuple[str, ...]:
+    """The option of `keysvc serve` for one worker, where there is one for several."""
+    return ("--workers", "1") if "workers" in inspect.signature(serve).parameters else ()
+
+
+async def settle(served: Served) -> Counters:
+    """Wait until a server has written what it has counted, and has nothing more to do; what it says of itself then."""
+    await asyncio.sleep(_SETTLED_SECONDS)
+    limit = time.monotonic() + _IDLE_SECONDS_MAX
+    while time.monotonic() < limit:
+        before = served.processor_seconds()
+        await asyncio.sleep(0.25)
+        if served.processor_seconds() - before < _IDLE * 0.25:
+            break
+    return served.counters()
+
+
+@asynccontextmanager
+async def stub_of(served: Served) -> AsyncIterator["KeyServiceAsyncStub"]:
+    """The generated stub of a server."""
+    async with grpc.aio.insecure_channel(served.address) as channel:
+        yield KeyServiceStub(channel)
+
+
+def metadata_of(caller: KeyString) -> tuple[tuple[str, str], ...]:
+    """What a caller sends with each call."""
+    return (("authorization", f"Bearer {caller.reveal()}"),)
+
+
+async def create_caller(served: Served, operator: KeyString) -> KeyString:
+    """A key that may verify and nothing else, as a service has that authenticates its callers."""
+    async with stub_of(served) as stub:
+        request = key_service_pb2.CreateRequest(
+            workspace="keysvc/system",
+            display_name="gateway",
+            environment=key_pb2.ENVIRONMENT_LIVE,
+            scopes=["verify"],
+        )
+        answer = await stub.Create(request, metadata=metadata_of(operator), timeout=CALL_SECONDS_MAX)
+    return KeyString(answer.key_string)
