@@ -23,9 +23,11 @@ from keysvc.lease.terms import boottime
 from keysvc.leasing import REAL, Leasing, Parts, open_leasing, open_waiting
 from keysvc.reloading import Reloaded, reloading
 from keysvc.rpc.door import Door
+from keysvc.rpc.hot import Hot
 from keysvc.rpc.server import Server, check_address
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
 from keysvc.rpc.tls import Pem, Tls
+from keysvc.rpc.translate.verify import Answers, describe
 from keysvc.service.callers import Call, Caller, Callers
 from keysvc.service.confirming import Confirming
 from keysvc.service.issuing import Issuing
@@ -206,7 +208,7 @@ async def open_server(
 ) -> AsyncIterator[tuple[Server, Callers]]:
     """A server on an open database, not listening yet, and who decides on its callers."""
     async with (
-        open_leasing(storage, settings.terms, parts, records_max=settings.records_max) as leasing,
+        open_leasing(storage, settings.terms, parts, bytes_max=settings.memory_mib << 20) as leasing,
         _open_server(storage, leasing) as opened,
     ):
         yield opened
@@ -215,7 +217,7 @@ async def open_server(
 @asynccontextmanager
 async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tuple[Server, Callers]]:
     """A server that answers from memory."""
-    lookups = Lookups(storage.url, limit_seconds=storage.limits.look_up_seconds)
+    lookups = Lookups(storage.url, describe, limit_seconds=storage.limits.look_up_seconds)
     changes = Changes(storage.database, storage.timeline)
     confirming = Confirming(changes, leasing.waiting, leasing.clock)
     # Of its own, so that what nobody waits for holds up nobody.
@@ -253,7 +255,7 @@ async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tupl
         Periodic("finish barriers", leasing.waiting.sweep, FINISH_SECONDS),
         Periodic("trim the log of changes", partial(sweeper.trim_changes, KEPT), FORGET_SECONDS),
     )
-    callers = Callers(verifying)
+    callers, answers = Callers(verifying), Answers(leasing.host)
     server = Server(
         Door(callers),
         {
@@ -265,11 +267,13 @@ async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tupl
                 reading,
                 verifying,
                 Recording(UsageTotals(storage.database)),
+                answers,
             ),
             "WorkspaceService": WorkspaceServicer(Tenancy(changes, confirming), reading),
             "UsageService": UsageServicer(reading),
             "AuditService": AuditServicer(reading),
         },
+        {"KeyService": {"Verify": Hot(callers, verifying, answers).verify}},
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(background.close)

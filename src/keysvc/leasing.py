@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from keysvc.lease.barrier import Promotions
 from keysvc.lease.holder import Holder
-from keysvc.lease.memory import RECORDS_MAX, Memory
+from keysvc.lease.memory import BYTES_MAX, Memory
 from keysvc.lease.terms import Clock, Terms, boottime
 from keysvc.service.renewing import LeaseTooLongError, Renewing
 from keysvc.service.waiting import COUNT_LIMIT_SECONDS, Waiting
@@ -46,12 +46,14 @@ class Leasing:
 
     Parameters:
         holder: of this process.
+        host: by which operators know it.
         waiting: for the barriers of its changes.
         clock: of the leases.
         tell: what the process says about itself to operators, besides its barriers.
     """
 
     holder: Holder
+    host: str
     waiting: Waiting
     clock: Clock
     tell: Callable[[], dict[str, Any]] | None = None
@@ -71,7 +73,7 @@ async def open_waiting(storage: OpenDatabase, terms: Terms, parts: Parts = REAL)
 
 @asynccontextmanager
 async def open_leasing(
-    storage: Storage, terms: Terms, parts: Parts = REAL, *, records_max: int = RECORDS_MAX
+    storage: Storage, terms: Terms, parts: Parts = REAL, *, bytes_max: int = BYTES_MAX
 ) -> AsyncIterator[Leasing]:
     """Answer from memory from now on.
 
@@ -79,11 +81,12 @@ async def open_leasing(
         StartError: the database does not allow such long leases.
     """
     clock = parts.clock
-    holder = parts.holder(parts.memory(records_max=records_max), terms, clock)
+    holder = parts.holder(parts.memory(bytes_max=bytes_max), terms, clock)
+    host = f"{socket.gethostname()}/{os.getpid()}"
     # Lines of their own: whatever else is asked, a renewal waits for nothing.
     renewals = Line(storage.url, "keysvc lease", terms.renewal_limit_seconds)
     async with open_waiting(storage, terms, parts) as waiting:
-        leasing = Leasing(holder, waiting, clock)
+        leasing = Leasing(holder, host, waiting, clock)
         told_at = -REPORT_SECONDS
 
         def report() -> dict[str, Any] | None:
@@ -96,7 +99,7 @@ async def open_leasing(
         renewing = parts.renewing(
             holder,
             parts.membership(renewals, storage.timeline),
-            host=f"{socket.gethostname()}/{os.getpid()}",
+            host=host,
             new_id=uuid4,
             report=report,
             clock=clock,

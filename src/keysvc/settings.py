@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from keysvc.core.certificate_callers import CertificateCallers
 from keysvc.core.pepper import Peppers
-from keysvc.lease.memory import RECORDS_MAX
+from keysvc.lease.memory import BYTES_MAX
 from keysvc.lease.terms import Terms
 
 SERVER_VARIABLES: Final = (
@@ -37,7 +37,7 @@ SERVER_VARIABLES: Final = (
     "KEYSVC_STALE_SECONDS",
     "KEYSVC_CLOCK_RATE",
     "KEYSVC_LEASE_MARGIN_SECONDS",
-    "KEYSVC_REMEMBERED_KEYS",
+    "KEYSVC_MEMORY_MIB",
 )
 """Every environment variable that a server command reads."""
 
@@ -75,7 +75,7 @@ class Settings:
         tls_callers: TOML file of certificate names that are callers.
         allow_plaintext: bind beyond loopback without TLS.
         terms: of the leases.
-        records_max: how many keys are remembered at most.
+        memory_mib: what remembered keys may take.
 
     Raises:
         SettingError: a value is bad.
@@ -92,7 +92,7 @@ class Settings:
     tls_callers: Path | None = None
     allow_plaintext: bool = False
     terms: Terms = field(default_factory=Terms)
-    records_max: int = RECORDS_MAX
+    memory_mib: int = BYTES_MAX >> 20
 
     @property
     def folder(self) -> Path:

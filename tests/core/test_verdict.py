@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import combinations
@@ -194,6 +194,6 @@ def test_a_presentation_and_a_judgement_cannot_be_changed_or_tell_the_key_string
     """Values: what was judged stays what it was, and may be written anywhere."""
     asked = Presentation(KeyString("sk_live_1065eoDiDgza8qaZ"), workspace="acme-corp/sales")
     assert "065eoDi" not in repr(asked)
-    for value, name in ((asked, "workspace"), (Judgement(Verdict.VALID), "verdict"), (record(), "revoked")):
-        with pytest.raises(FrozenInstanceError):
+    for value, name in ((asked, "workspace"), (Judgement(Verdict.VALID), "verdict"), (record(), "refusal")):
+        with pytest.raises(AttributeError):
             setattr(value, name, None)

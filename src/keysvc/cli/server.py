@@ -118,10 +118,10 @@ LeaseMarginSecondsOption = Annotated[
         help="Added to every wait for leases to end; the same everywhere.",
     ),
 ]
-RememberedKeysOption = Annotated[
+MemoryOption = Annotated[
     int,
     typer.Option(
-        envvar="KEYSVC_REMEMBERED_KEYS", metavar="COUNT", min=1, help="How many keys are remembered; about 1 KB each."
+        envvar="KEYSVC_MEMORY_MIB", metavar="MIB", min=1, help="What remembered keys may take; most take under 1 KB."
     ),
 ]
 AnotherOption = Annotated[bool, typer.Option("--another", help="Create one even if there is one already.")]
@@ -154,7 +154,7 @@ def serve(
     stale_seconds: StaleSecondsOption = 0.0,
     clock_rate: ClockRateOption = CLOCK_RATE,
     lease_margin_seconds: LeaseMarginSecondsOption = LEASE_MARGIN_SECONDS,
-    remembered_keys: RememberedKeysOption = 200_000,
+    memory_mib: MemoryOption = 256,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
@@ -182,7 +182,7 @@ def serve(
             "clock_rate": clock_rate,
             "margin_seconds": lease_margin_seconds,
         },
-        remembered_keys=remembered_keys,
+        memory_mib=memory_mib,
     )
     options = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     if database_url is not None:
@@ -263,7 +263,7 @@ def server_settings(  # noqa: PLR0917 (the options of a server, in their order)
     allow_plaintext: bool = False,
     needs_peppers: bool = True,
     lease: dict[str, float] | None = None,
-    remembered_keys: int = 1,
+    memory_mib: int = 1,
 ) -> "Settings":
     """Checked settings; a bad one ends the command with a sentence that names it."""
     from keysvc import logs  # noqa: PLC0415 (as above)
@@ -284,7 +284,7 @@ def server_settings(  # noqa: PLR0917 (the options of a server, in their order)
             tls_callers=tls_callers,
             allow_plaintext=allow_plaintext,
             terms=read_terms(lease or {}),
-            records_max=remembered_keys,
+            memory_mib=memory_mib,
         )
     except SettingError as error:
         raise _refused(error) from None

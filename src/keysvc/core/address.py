@@ -3,6 +3,7 @@
 An IPv4 address in IPv6 clothes (``::ffff:a.b.c.d``) counts as the IPv4 address, in both places.
 """
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -45,3 +46,24 @@ def parse_range(text: str) -> Network:
 def range_text(network: Network) -> str:
     """Write a range as people do: a single address without its prefix length."""
     return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
+def pack_ranges(ranges: Iterable[Network]) -> bytes:
+    """Ranges in few bytes, one after the other: how many bytes an address has, the prefix length, the address."""
+    return b"".join(
+        bytes((len(network.network_address.packed), network.prefixlen)) + network.network_address.packed
+        for network in ranges
+    )
+
+
+def is_within(packed: bytes, address: Address) -> bool:
+    """Whether an address is in one of the ranges that ``pack_ranges`` packed."""
+    length, number = address.max_prefixlen // 8, int(address)
+    start = 0
+    while start < len(packed):
+        size, prefix = packed[start], packed[start + 1]
+        end = start + 2 + size
+        if size == length and int.from_bytes(packed[start + 2 : end]) ^ number < 1 << (size * 8 - prefix):
+            return True
+        start = end
+    return False

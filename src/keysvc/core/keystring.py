@@ -31,6 +31,8 @@ _SECRET_BYTES, _SECRET_CHARACTERS = 32, 43
 _TAG_CHARACTERS = 6
 _HINT_CHARACTERS = 8
 
+_CHARACTERS_MIN = _ID_CHARACTERS + _SECRET_CHARACTERS + _TAG_CHARACTERS
+
 PATTERN: Final = (
     rf"\b[a-z][a-z0-9_]{{0,15}}_(?:live|test)_{VERSION}"
     rf"[0-9A-Za-z]{{{_ID_CHARACTERS + _SECRET_CHARACTERS + _TAG_CHARACTERS}}}\b"
@@ -129,7 +131,7 @@ def parse_secret_id(text: str) -> str:
 
 def is_key_string_in(text: str) -> bool:
     """Whether a text has a key string in it. What is kept must not: somebody pasted the wrong thing."""
-    return _SOMEWHERE.search(text) is not None
+    return len(text) > _CHARACTERS_MIN and _SOMEWHERE.search(text) is not None
 
 
 def redact(text: str) -> str:

@@ -161,8 +161,8 @@ class Meter:
         counts, self._counts = self._counts, {}
         return {
             Counter(
-                count.record.workspace if count.record else "",
-                count.record.key_id if count.record else NO_KEY,
+                count.record.home.name if count.record else "",
+                UUID(int=count.record.key_id) if count.record else NO_KEY,
                 secret_id,
                 verdict,
             ): Tally(verify_count=count.number, last_time=count.last_time)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
-from keysvc.core.address import Address, Network
+from keysvc.core.address import Address, is_within
 from keysvc.core.keystring import Environment, KeyString
 from keysvc.core.revision import Revision
 from keysvc.core.scope import EFFECTIVE_SCOPES_MAX, capped, granted, grants_cover
@@ -32,8 +34,7 @@ class Verdict(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient scope"
 
 
-@dataclass(frozen=True, slots=True)
-class Presentation:
+class Presentation(NamedTuple):
     """A presented key string, and what the caller wants to know of it.
 
     Parameters:
@@ -70,57 +71,84 @@ class WorkspaceRecord:
     changed_seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """All that Verify judges or answers about one secret: of the secret, its key and its workspace.
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """What keys of one workspace share that may do the same: a workspace has few, however many keys it has.
 
     Parameters:
-        home: the key's workspace.
-        workspaces: of a caller key, the workspaces it may work in; empty: all.
-        revoking, revoked: the key or the secret is revoked, which perhaps not everybody knows yet, or everybody does.
-        changed_seq: of the last change of the key or one of its secrets.
+        home: the workspace.
+        workspaces: of caller keys, the workspaces they may work in; empty: all.
         grants: role and scopes, in this workspace.
     """
 
-    key_id: UUID
-    secret_id: str
     home: WorkspaceRecord
     environment: Environment
-    owner: str
     role: str
     scopes: tuple[str, ...]
-    ip_allowlist: tuple[Network, ...]
-    metadata: Mapping[str, str]
     workspaces: tuple[str, ...]
-    expire_time: datetime | None
-    retire_time: datetime | None
-    revoking: bool
-    revoked: bool
-    suspended: bool
-    changed_seq: int
     grants: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Look up the role."""
         object.__setattr__(self, "grants", granted(self.role, self.scopes, self.home.roles))
 
-    @property
-    def workspace(self) -> str:
-        """The name of the key's workspace."""
-        return self.home.name
-
-    def within(self, home: WorkspaceRecord) -> "Record":
-        """The record with another state of its workspace."""
+    def within(self, home: WorkspaceRecord) -> "Profile":
+        """The profile with another state of its workspace."""
         return replace(self, home=home)
 
+    @lru_cache(maxsize=16_384)  # noqa: B019 (profiles are few and small; those that were replaced soon leave)
     def may(self, scope: str) -> bool:
-        """Whether a plain scope is granted and allowed: quicker than to look for it in ``effective_scopes``."""
+        """Whether a plain scope is granted and allowed. Remembered: services ask for few scopes, again and again."""
         return grants_cover(self.grants, scope) and (not self.home.caps or grants_cover(self.home.caps, scope))
 
     @property
     def effective_scopes(self) -> tuple[str, ...]:
         """What is granted in effect, for answers."""
         return capped(self.grants, self.home.caps)[:EFFECTIVE_SCOPES_MAX]
+
+
+class About(NamedTuple):
+    """What answers tell of a key and a secret, whatever the verdict, besides the scopes."""
+
+    key_id: UUID
+    secret_id: str
+    workspace: str
+    environment: Environment
+    owner: str
+    role: str
+    metadata: Mapping[str, str]
+    expire_time: datetime | None
+    retire_time: datetime | None
+
+
+class Record(NamedTuple):
+    """All that Verify judges or answers about one secret: of the secret, its key and its workspace.
+
+    There may be very many. But for the profile, everything here is a plain value, so that a tuple of them is small and
+    no concern of the garbage collector.
+
+    Parameters:
+        key_id: as a number.
+        about: what answers tell of the key beside its profile's scopes, in the form of the wire.
+        ip_ranges: the allow-list as ``pack_ranges`` packs it; empty: every address is allowed.
+        refusal: the verdict that the state of key and secret alone gives: revoking, revoked, suspended; empty: none.
+        changed_seq: of the last change of the key or one of its secrets.
+    """
+
+    profile: Profile
+    key_id: int
+    secret_id: str
+    about: bytes = b""
+    ip_ranges: bytes = b""
+    expire_time: datetime | None = None
+    retire_time: datetime | None = None
+    refusal: str = ""
+    changed_seq: int = 0
+
+    @property
+    def home(self) -> WorkspaceRecord:
+        """The key's workspace."""
+        return self.profile.home
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +169,20 @@ class Snapshot:
     pepper: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+def refusal_of(*, revoking: bool, revoked: bool, suspended: bool) -> str:
+    """The ``refusal`` of a record, of a key or secret that is all this: the first in the order of judgement."""
+    reasons = ((revoking, Verdict.REVOKING), (revoked, Verdict.REVOKED), (suspended, Verdict.SUSPENDED))
+    return next((verdict.value for holds, verdict in reasons if holds), "")
+
+
+class Judgement(NamedTuple):
     """A verdict, and with INSUFFICIENT_SCOPE the required scopes that are not granted."""
 
     verdict: Verdict
     missing_scopes: tuple[str, ...] = ()
+
+
+_VALID = Judgement(Verdict.VALID)
 
 
 def judge(record: Record, presentation: Presentation, at: datetime) -> Judgement:
@@ -157,41 +193,33 @@ def judge(record: Record, presentation: Presentation, at: datetime) -> Judgement
         presentation: what is asked for.
         at: now, by the database's clock.
     """
-    verdict = _refusal(record, presentation, at)
-    if verdict is not None:
-        return Judgement(verdict)
-    missing = tuple(scope for scope in presentation.required_scopes if not record.may(scope))
-    if missing:
-        return Judgement(Verdict.INSUFFICIENT_SCOPE, missing)
-    return Judgement(Verdict.VALID)
+    refusal = _refusal(record, presentation, at)
+    if refusal is not None:
+        return Judgement(refusal)
+    if presentation.required_scopes:
+        may = record.profile.may
+        missing = tuple(scope for scope in presentation.required_scopes if not may(scope))
+        if missing:
+            return Judgement(Verdict.INSUFFICIENT_SCOPE, missing)
+    return _VALID
 
 
-def _refusal(record: Record, asked: Presentation, at: datetime) -> Verdict | None:  # noqa: PLR0911
+def _refusal(record: Record, presentation: Presentation, at: datetime) -> Verdict | None:  # noqa: PLR0911
     """The first reason to refuse, but for scopes: one line for each check, in the documented order."""
-    if asked.workspace is not None and asked.workspace != record.home.name:
+    profile, _, _, _, ip_ranges, expire_time, retire_time, refusal, _ = record
+    _, workspace, environment, _, source_ip, _, _ = presentation
+    home = profile.home
+    if workspace is not None and workspace != home.name:
         return Verdict.WORKSPACE_MISMATCH
-    if asked.environment is not None and asked.environment is not record.environment:
+    if environment is not None and environment is not profile.environment:
         return Verdict.ENVIRONMENT_MISMATCH
-    if record.revoking:
-        return Verdict.REVOKING
-    if record.revoked:
-        return Verdict.REVOKED
-    if record.suspended:
-        return Verdict.SUSPENDED
-    if record.home.suspended:
+    if refusal:
+        return Verdict(refusal)
+    if home.suspended:
         return Verdict.WORKSPACE_SUSPENDED
-    if _ended(record.expire_time, at) or _ended(record.retire_time, at):
+    # Absent means never.
+    if (expire_time is not None and expire_time <= at) or (retire_time is not None and retire_time <= at):
         return Verdict.EXPIRED
-    if record.ip_allowlist and not _admits(record.ip_allowlist, asked.source_ip):
+    if ip_ranges and (source_ip is None or not is_within(ip_ranges, source_ip)):
         return Verdict.IP_NOT_ALLOWED
     return None
-
-
-def _ended(end: datetime | None, at: datetime) -> bool:
-    """Whether a time has come; absent means never."""
-    return end is not None and end <= at
-
-
-def _admits(allowlist: tuple[Network, ...], address: Address | None) -> bool:
-    """Whether an address is in one of the ranges; an unknown address is in none."""
-    return address is not None and any(address in network for network in allowlist)

@@ -7,11 +7,11 @@ that no verification sees half of it. The comments name the invariants of ``keys
 import math
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from keysvc.core.revision import Revision
-from keysvc.core.verdict import Record
+from keysvc.core.verdict import Record, Verdict
 from keysvc.lease.memory import Memory
 from keysvc.lease.news import SUBJECTS_MAX, Log, News
 from keysvc.lease.terms import Clock, Terms
@@ -41,6 +41,20 @@ class Standing(Enum):
     NOTHING = auto()
 
 
+class Footing(NamedTuple):
+    """What answers from memory rest on at a moment.
+
+    Parameters:
+        standing: not NOTHING.
+        at: the database's clock, without asking: never behind, and ahead by at most what the last renewal took.
+        revision: that all that is remembered is true at.
+    """
+
+    standing: Standing
+    at: datetime
+    revision: Revision
+
+
 class Holder:
     """One process that answers from memory.
 
@@ -59,6 +73,8 @@ class Holder:
         self._deadline = -math.inf
         self._is_cut_off = False
         self._anchor = NOT_ANCHORED
+        self._revision: Revision | None = None
+        self._revision_of: Log | None = None
 
     @property
     def member_id(self) -> UUID | None:
@@ -74,22 +90,31 @@ class Holder:
 
     @property
     def revision(self) -> Revision:
-        """The revision that all it remembers is true at; only of a member."""
-        return Revision(self.applied.epoch, self.applied.seq)
+        """The revision that all it remembers is true at; only of a member. The same object between renewals."""
+        if self._revision is None or self._revision_of is not self._log:
+            self._revision_of = log = self.applied
+            self._revision = Revision(log.epoch, log.seq)
+        return self._revision
 
     def standing(self) -> Standing:
         """On what an answer from memory may rest. Good until the next ``await``, and no longer."""
+        return self._standing(self._clock())
+
+    def footing(self) -> Footing | None:
+        """All that answers from memory rest on; None: there may be none. Good until the next ``await``."""
         now = self._clock()
+        standing = self._standing(now)
+        if standing is Standing.NOTHING:
+            return None
+        sent, at = self._anchor
+        return Footing(standing, at + timedelta(0, now - sent), self.revision)
+
+    def _standing(self, now: float) -> Standing:
         if now < self._deadline:
             return Standing.LEASE
         if self._is_cut_off and now < self._deadline + self.terms.stale_seconds:
             return Standing.STALE
         return Standing.NOTHING
-
-    def database_time(self) -> datetime:
-        """The database's clock, now, without asking: never behind, and ahead by at most what the last renewal took."""
-        sent, at = self._anchor
-        return at + timedelta(seconds=self._clock() - sent)
 
     def joined(self, member_id: UUID, log: Log) -> None:
         """The row of a new member is there, durably; it acknowledges what the log has."""
@@ -156,7 +181,7 @@ class Holder:
             # Nothing says since when there is nothing, so only where nothing at all has changed in between.
             if revision.seq == log.seq:
                 self.memory.remember_refusal(mark)
-        elif not record.revoking and max(record.changed_seq, record.home.changed_seq) <= log.seq:
+        elif record.refusal != Verdict.REVOKING and max(record.changed_seq, record.home.changed_seq) <= log.seq:
             self.memory.remember(mark, record)
 
     def includes(self, revision: Revision) -> bool:

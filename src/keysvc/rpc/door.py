@@ -9,7 +9,8 @@ chain of interceptors is the slowest way to do four things on each call.
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
@@ -28,7 +29,14 @@ from keysvc.rpc.status import code_of, status_of
 from keysvc.rpc.tls import peer_certificate
 from keysvc.service.callers import Call, Caller, Callers
 
-Handler: TypeAlias = Callable[[Any, Call], Awaitable[Message]]
+Handler: TypeAlias = Callable[[Any, Call], Awaitable[Message | bytes]]
+"""Takes a request and returns the answer, or what it is on the wire."""
+
+Serve: TypeAlias = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[bytes]]
+"""What gRPC calls."""
+
+Quick: TypeAlias = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], bytes | None]
+"""Answers at once what needs nothing but memory; None: it must come through the door."""
 
 _log = structlog.get_logger("keysvc.rpc")
 
@@ -47,28 +55,33 @@ class Door:
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
 
-    def service(self, descriptor: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+    def service(
+        self, descriptor: ServiceDescriptor, servicer: object, quick: Mapping[str, Quick] = MappingProxyType({})
+    ) -> grpc.GenericRpcHandler:
         """All methods of a service. A method that ``servicer`` does not have answers UNIMPLEMENTED.
 
         Parameters:
             descriptor: of the contract.
             servicer: has methods named like the RPCs that take a request and a ``Call`` and return the answer.
+            quick: by name of the RPC.
         """
-        handlers = {method.name: self._handler(method, servicer) for method in descriptor.methods}
+        handlers = {
+            method.name: self._handler(method, servicer, quick.get(method.name)) for method in descriptor.methods
+        }
         return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
-    def _handler(self, method: MethodDescriptor, servicer: object) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _handler(
+        self, method: MethodDescriptor, servicer: object, quick: Quick | None
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """The gRPC handler of one method, on bytes."""
         name = f"{method.containing_service.full_name}/{method.name}"
         handle: Handler = getattr(servicer, method.name, None) or _not_built(name)
         serve = self._serve(name, PERMISSIONS[name], GetMessageClass(method.input_type), handle)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(serve)
-        return grpc.unary_unary_rpc_method_handler(serve)
+        return grpc.unary_unary_rpc_method_handler(_first(quick, serve) if quick else serve)
 
-    def _serve(
-        self, name: str, permission: Permission, request_class: type[Message], handle: Handler
-    ) -> Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[bytes]]:
+    def _serve(self, name: str, permission: Permission, request_class: type[Message], handle: Handler) -> Serve:
         """The function that gRPC calls."""
         quiet = permission in _BUSY
 
@@ -79,13 +92,14 @@ class Door:
                 request = request_class.FromString(raw)
             except DecodeError:
                 raise InvalidArgument([], f"the bytes are no {request_class.DESCRIPTOR.full_name}") from None
-            return (await handle(request, call)).SerializeToString()
+            response = await handle(request, call)
+            return response if isinstance(response, bytes) else response.SerializeToString()
 
         async def serve(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
             started = time.monotonic()
             sent = context.invocation_metadata() or ()
             metadata = dict(sent)
-            request_id = _request_id(metadata.get("x-request-id"))
+            request_id = sent_request_id(metadata.get("x-request-id")) or str(uuid4())
             trailer = ("x-request-id", request_id)
             address = peer_address(context.peer())
             caller = None
@@ -119,6 +133,15 @@ class Door:
         return serve
 
 
+def _first(quick: Quick, serve: Serve) -> Serve:
+    """The function that gRPC calls, of a method that can be answered at once."""
+
+    async def answer(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
+        return quick(raw, context) or await serve(raw, context)
+
+    return answer
+
+
 def _log_call(name: str, caller: Caller | None, error: Exception | None, seconds: float, *, quiet: bool) -> None:
     """One line for a call; of a busy method, only what is wrong with keysvc itself."""
     fields = {"method": name, "milliseconds": round(seconds * 1000, 1), "caller": caller and caller.name}
@@ -149,10 +172,10 @@ def _text(value: str | bytes | None) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _request_id(value: str | bytes | None) -> str:
-    """The caller's request id if it is one, else a new one."""
+def sent_request_id(value: str | bytes | None) -> str | None:
+    """The caller's request id, if it is one."""
     text = _text(value) or ""
-    return text if _REQUEST_ID.fullmatch(text) and not is_key_string_in(text) else str(uuid4())
+    return text if _REQUEST_ID.fullmatch(text) and not is_key_string_in(text) else None
 
 
 def peer_address(peer: str) -> Address | None:

@@ -1,9 +1,9 @@
 """Reads the fields of a request, collecting everything that is wrong with them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TypeVar
+from typing import Final, NoReturn, TypeVar
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
@@ -64,10 +64,9 @@ class Fields:
             self.bad(field, str(error))
             return None
 
-    def each(self, field: str, texts: Iterable[str], parse: Callable[[str], T], items_max: int) -> tuple[T, ...]:
+    def each(self, field: str, texts: Sequence[str], parse: Callable[[str], T], items_max: int) -> tuple[T, ...]:
         """Read a repeated field, each with ``parse``; repetitions are dropped, the order stays."""
         items: dict[T, None] = {}
-        texts = list(texts)
         if len(texts) > items_max:
             self.bad(field, f"must have at most {items_max} items")
             return ()
@@ -178,6 +177,27 @@ class Fields:
         if not 0 <= size <= PAGE_SIZE_MAX:
             self.bad("page_size", f"must be 0 to {PAGE_SIZE_MAX}; 0 means {PAGE_SIZE_DEFAULT}")
         return size or PAGE_SIZE_DEFAULT
+
+
+class GoodFields(Fields):
+    """Reads fields that should be good, in less time: it raises ``ValueError`` at the first one that is not."""
+
+    def bad(self, field: str, description: str) -> NoReturn:
+        """Raise ``ValueError``."""
+        raise ValueError(field, description)
+
+    def optional(self, field: str, text: str, parse: Callable[[str], T]) -> T | None:  # noqa: ARG002 (as in Fields)
+        """As ``Fields.optional``."""
+        return parse(text) if text else None
+
+    def each(self, field: str, texts: Sequence[str], parse: Callable[[str], T], items_max: int) -> tuple[T, ...]:
+        """As ``Fields.each``."""
+        if len(texts) > items_max:
+            self.bad(field, f"must have at most {items_max} items")
+        return tuple(dict.fromkeys(map(parse, texts)))
+
+
+GOOD: Final = GoodFields()
 
 
 @lru_cache(maxsize=1024)

@@ -1,12 +1,13 @@
 """The gRPC server: our services, health and reflection on one port."""
 
 import socket
+from collections.abc import Mapping
 from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from keysvc.rpc.door import Door
+from keysvc.rpc.door import Door, Quick
 from keysvc.rpc.parsing import parsing
 from keysvc.rpc.reflection import add_reflection
 from keysvc.rpc.tls import Tls
@@ -36,12 +37,16 @@ class Server:
     Parameters:
         door: makes the handlers.
         servicers: by name of the service, such as ``KeyService``.
+        quick: by name of the service and of the RPC, what answers without the door whatever it can.
     """
 
-    def __init__(self, door: Door, servicers: dict[str, object]) -> None:
+    def __init__(self, door: Door, servicers: Mapping[str, object], quick: Mapping[str, Mapping[str, Quick]]) -> None:
         self._server = grpc.aio.server(options=OPTIONS)
         self._server.add_generic_rpc_handlers(
-            [door.service(descriptor, servicers[descriptor.name]) for descriptor in CONTRACT]
+            [
+                door.service(descriptor, servicers[descriptor.name], quick.get(descriptor.name, {}))
+                for descriptor in CONTRACT
+            ]
         )
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers([_health_handler(self._health)])

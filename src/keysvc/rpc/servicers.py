@@ -1,5 +1,7 @@
 """The services of the contract: translate in, call, translate out. What happens around that is in ``door``."""
 
+from uuid import UUID
+
 import structlog
 
 from keysvc.core.verdict import Verdict
@@ -38,6 +40,7 @@ class KeyServicer:
         reading: Reading,
         verifying: Verifying,
         recording: Recording,
+        answers: verify.Answers,
     ) -> None:
         self._issuing = issuing
         self._updating = updating
@@ -46,6 +49,7 @@ class KeyServicer:
         self._reading = reading
         self._verifying = verifying
         self._recording = recording
+        self._answers = answers
 
     async def Create(self, request: key_service_pb2.CreateRequest, call: Call) -> key_service_pb2.CreateResponse:
         """Create a key."""
@@ -99,17 +103,17 @@ class KeyServicer:
         key, receipt = await self._lifecycle.revoke(call, *keys.read_revoke(request))
         return key_service_pb2.RevokeResponse(key=keys.key_message(key), receipt=receipt_message(receipt))
 
-    async def Verify(self, request: verify_pb2.VerifyRequest, call: Call) -> verify_pb2.VerifyResponse:
+    async def Verify(self, request: verify_pb2.VerifyRequest, call: Call) -> bytes:
         """Verify a presentation."""
         answer = await self._verifying.verify(verify.read_verify(request), call.caller.workspaces)
         _log_refusals([answer], call)
-        return verify.answer_message(answer)
+        return self._answers.write(answer)
 
     async def VerifyBatch(self, request: verify_pb2.VerifyBatchRequest, call: Call) -> verify_pb2.VerifyBatchResponse:
         """Verify several presentations."""
         answers = await self._verifying.verify_batch(verify.read_verify_batch(request), call.caller.workspaces)
         _log_refusals(answers, call)
-        return verify.batch_message(answers)
+        return self._answers.write_batch(answers)
 
     async def RecordUsage(self, request: usage_pb2.RecordUsageRequest, call: Call) -> usage_pb2.RecordUsageResponse:
         """Record what was done with keys."""
@@ -207,7 +211,7 @@ def _log_refusals(answers: list[Answer], call: Call) -> None:
             _log.info(
                 "key refused",
                 verdict=answer.verdict.name,
-                key_id=str(answer.record.key_id),
-                workspace=answer.record.workspace,
+                key_id=str(UUID(int=answer.record.key_id)),
+                workspace=answer.record.home.name,
                 caller=call.caller.name,
             )

@@ -6,7 +6,9 @@ that the operators of the server gave permissions to.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 from keysvc.core.address import Address
@@ -18,11 +20,18 @@ from keysvc.core.key import Key, State
 from keysvc.core.keystring import KeyString
 from keysvc.core.permission import Permission
 from keysvc.core.scope import granted, grants_cover
-from keysvc.core.verdict import Presentation, Verdict
+from keysvc.core.verdict import Presentation, Profile, Record, Verdict
 from keysvc.core.workspace import SYSTEM_WORKSPACE
+from keysvc.lease.holder import Footing
 from keysvc.service.verifying import Verifying
 
 FOREIGN_TOLD_MAX: Final = 10
+
+_BEARER: Final = "Bearer "
+
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+RECALLED_MAX: Final = 1_000
 
 CERTIFICATE_PREFIX: Final = "tls:"
 """Before the name of a caller without a key: neither a key id nor ``bootstrap`` begins like this."""
@@ -44,7 +53,7 @@ class Caller:
 
     def may(self, permission: Permission) -> bool:
         """Whether it has a permission; an operator has all."""
-        return grants_cover(self.grants, permission) or grants_cover(self.grants, Permission.OPERATOR)
+        return _may(self.grants, permission)
 
     def sees(self, workspace: str) -> bool:
         """Whether it is allowed to know of a workspace."""
@@ -72,6 +81,12 @@ class Caller:
             raise PermissionDenied(f"a caller cannot grant what it does not hold: {told}{more}")
 
 
+@lru_cache(maxsize=1024)
+def _may(grants: tuple[str, ...], permission: Permission) -> bool:
+    """Whether grants give a permission. Remembered: it is asked in every call."""
+    return grants_cover(grants, permission) or grants_cover(grants, Permission.OPERATOR)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of an RPC.
@@ -92,6 +107,19 @@ class Call:
     def stamp(self, reason: str = "") -> Stamp:
         """What the audit event of a change made by this call says."""
         return Stamp(uuid4(), self.caller.name, self.method, self.request_id, self.source_ip, reason)
+
+
+class Recalled(NamedTuple):
+    """A caller whose key is remembered.
+
+    Parameters:
+        record: of its key.
+        ends_at: until then it need not be judged again, if nothing changes.
+    """
+
+    caller: Caller
+    record: Record
+    ends_at: datetime
 
 
 class Callers:
@@ -145,8 +173,37 @@ class Callers:
             key_string = KeyString(text.strip())
             answer = await self._verifying.verify(Presentation(key_string, SYSTEM_WORKSPACE, source_ip=source_ip))
             if answer.verdict is Verdict.VALID and answer.record is not None:
-                return Caller(str(answer.record.key_id), answer.record.grants, answer.record.workspaces)
+                return _caller(answer.record.key_id, answer.record.profile)
         raise _no_caller()
+
+    def recall(self, authorization: str, footing: Footing) -> Recalled | None:
+        """As ``authenticate``, from memory and not counted yet; None: not without knowing more.
+
+        Parameters:
+            footing: of just now.
+        """
+        if not authorization.startswith(_BEARER):
+            return None
+        key_string = KeyString(authorization[len(_BEARER) :])
+        mark, derived = self._verifying.mark(key_string.reveal()), self._verifying.memory.derived
+        recalled: Recalled | None = derived.get(mark)
+        if recalled is not None and footing.at < recalled.ends_at:
+            return recalled
+        answer = self._verifying.recall(Presentation(key_string, SYSTEM_WORKSPACE), (), footing)
+        if answer is None or answer.verdict is not Verdict.VALID or answer.record is None:
+            return None
+        record = answer.record
+        ends_at = min((end for end in (record.expire_time, record.retire_time) if end), default=_NEVER)
+        recalled = Recalled(_caller(record.key_id, record.profile), record, ends_at)
+        if len(derived) < RECALLED_MAX:
+            derived[mark] = recalled
+        return recalled
+
+
+@lru_cache(maxsize=1024)
+def _caller(key_id: int, profile: Profile) -> Caller:
+    """The caller that a key is of."""
+    return Caller(str(UUID(int=key_id)), profile.grants, profile.workspaces)
 
 
 def _no_caller() -> Unauthenticated:

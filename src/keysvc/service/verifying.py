@@ -1,12 +1,11 @@
 """Verifies presentations: from memory while there is a lease, else by a look-up; the core says the verdict."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, auto
+from enum import StrEnum, auto
 from hashlib import blake2b
 from hmac import compare_digest
-from typing import Final
+from typing import Final, NamedTuple
 
 from keysvc.core.errors import FailedPrecondition, Unavailable
 from keysvc.core.keystring import KeyString, find_secret_id
@@ -14,7 +13,8 @@ from keysvc.core.pepper import Peppers
 from keysvc.core.revision import Revision
 from keysvc.core.usage import Meter
 from keysvc.core.verdict import Presentation, Record, Snapshot, Verdict, judge
-from keysvc.lease.holder import Holder, Standing
+from keysvc.lease.holder import Footing, Holder, Standing
+from keysvc.lease.memory import Memory
 from keysvc.service.peppering import Rehashing
 from keysvc.service.ports import SecretFinder
 
@@ -22,7 +22,11 @@ KEY_STRING_CHARACTERS_MAX: Final = 128
 """No key string is longer; a text that is need not be hashed."""
 
 
-class Basis(Enum):
+MARK_BYTES: Final = 15
+"""As short as never to be met twice by chance; with one byte more Python takes 16 more."""
+
+
+class Basis(StrEnum):
     """Where an answer came from."""
 
     MEMORY = auto()
@@ -30,14 +34,14 @@ class Basis(Enum):
     STALE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What Verify says.
 
     Parameters:
         record: whom the key stands for; None where the secret was not proved.
         missing_scopes: with INSUFFICIENT_SCOPE.
         revision: that the answer is true at; None where no record was needed.
+        at: the database's clock when it was judged.
     """
 
     verdict: Verdict
@@ -45,6 +49,13 @@ class Answer:
     missing_scopes: tuple[str, ...] = ()
     revision: Revision | None = None
     basis: Basis = Basis.DATABASE
+    at: datetime | None = None
+
+
+_BASES: Final = {
+    Standing.STALE: Basis.STALE,
+    Standing.NOTHING: Basis.DATABASE,
+}
 
 
 class Verifying:
@@ -76,7 +87,7 @@ class Verifying:
         self._meter = meter
         self._peppers = peppers
         self._tag_key = tag_key
-        self._hash_key = hash_key
+        self._hashing = blake2b(digest_size=MARK_BYTES, key=hash_key)
         self._rehashing = rehashing
         self.hits = 0
         self.misses = 0
@@ -91,26 +102,61 @@ class Verifying:
             Unavailable: no judgement could be made.
             FailedPrecondition: ``at_least`` is of another database, or beyond this one's clock.
         """
-        return self._at_once(presentation, workspaces) or await self._from_database(presentation, workspaces)
+        footing = self._holder.footing()
+        answer = self.recall(presentation, workspaces, footing) or await self._from_database(presentation, workspaces)
+        self._count(answer)
+        return answer
 
     async def verify_batch(self, presentations: list[Presentation], workspaces: tuple[str, ...] = ()) -> list[Answer]:
         """As ``verify``, for each; their look-ups travel together."""
-        answers = [self._at_once(presentation, workspaces) for presentation in presentations]
+        footing = self._holder.footing()
+        answers = [self.recall(presentation, workspaces, footing) for presentation in presentations]
         missing = [place for place, answer in enumerate(answers) if answer is None]
         found = await asyncio.gather(*(self._from_database(presentations[place], workspaces) for place in missing))
         late = dict(zip(missing, found, strict=True))
-        return [late[place] if answer is None else answer for place, answer in enumerate(answers)]
+        whole = [late[place] if answer is None else answer for place, answer in enumerate(answers)]
+        for answer in whole:
+            self._count(answer)
+        return whole
 
-    def _at_once(self, presentation: Presentation, workspaces: tuple[str, ...]) -> Answer | None:
-        """An answer that needs no look-up: from memory, or that the text is no key string."""
-        text = presentation.key_string.reveal()
-        if not presentation.strong and (answer := self._remembered(self._mark(text), presentation, workspaces)):
+    @property
+    def memory(self) -> Memory:
+        """What ``recall`` looks in; only while there is a footing."""
+        return self._holder.memory
+
+    def footing(self) -> Footing | None:
+        """What ``recall`` rests on; good until the next ``await``."""
+        return self._holder.footing()
+
+    def recall(self, presentation: Presentation, workspaces: tuple[str, ...], footing: Footing | None) -> Answer | None:
+        """An answer that needs no look-up: from memory, or that the text is no key string; None: it needs one.
+
+        It is not counted yet.
+
+        Parameters:
+            footing: of just now.
+        """
+        key_string, _, _, _, _, at_least, strong = presentation
+        text = key_string.reveal()
+        if footing is not None and not strong:
+            holder = self._holder
+            if at_least is None or (footing.standing is Standing.LEASE and holder.includes(at_least)):
+                memory, mark = holder.memory, self.mark(text)
+                record = memory.find(mark)
+                if record is not None or memory.is_refused(mark):
+                    return _answer(record, presentation, workspaces, footing)
+        return None if find_secret_id(text, self._tag_key) else Answer(Verdict.MALFORMED)
+
+    def count(self, verdict: Verdict, record: Record | None, at: datetime) -> None:
+        """Count an answer of ``recall`` that is given."""
+        self.hits += 1
+        self._meter.count(verdict, record, at)
+
+    def _count(self, answer: Answer) -> None:
+        """Count an answer that is given."""
+        if answer.basis is not Basis.DATABASE:
             self.hits += 1
-            return answer
-        if find_secret_id(text, self._tag_key) is None:
-            self._meter.count(Verdict.MALFORMED)
-            return Answer(Verdict.MALFORMED)
-        return None
+        self._meter.count(answer.verdict, answer.record, answer.at)
 
     async def _from_database(self, presentation: Presentation, workspaces: tuple[str, ...]) -> Answer:
         """Look up what has the shape and the tag of a key string; remember it if that is right."""
@@ -122,29 +168,16 @@ class Verifying:
         if presentation.at_least is not None:
             _check_includes(snapshot.revision, presentation.at_least)
         record = self._prove(presentation.key_string, snapshot)
-        self._holder.remember(self._mark(text), record, snapshot.revision, asked_as)
-        return self._answer(record, presentation, workspaces, snapshot.at, snapshot.revision, Basis.DATABASE)
+        self._holder.remember(self.mark(text), record, snapshot.revision, asked_as)
+        return _answer(record, presentation, workspaces, Footing(Standing.NOTHING, snapshot.at, snapshot.revision))
 
-    def _mark(self, text: str) -> bytes:
+    def mark(self, text: str) -> bytes:
         """What a key string is remembered by; nothing is remembered by that of a text that cannot be one."""
         if len(text) > KEY_STRING_CHARACTERS_MAX or not text.isascii():
             return b""
-        return blake2b(text.encode(), digest_size=16, key=self._hash_key).digest()
-
-    def _remembered(self, mark: bytes, presentation: Presentation, workspaces: tuple[str, ...]) -> Answer | None:
-        """An answer from memory, if we may give one and know it. Not to be interrupted: see ``Holder.standing``."""
-        holder = self._holder
-        standing = holder.standing()
-        if standing is Standing.NOTHING:
-            return None
-        at_least = presentation.at_least
-        if at_least is not None and (standing is Standing.STALE or not holder.includes(at_least)):
-            return None
-        record = holder.memory.find(mark)
-        if record is None and not holder.memory.is_refused(mark):
-            return None
-        basis = Basis.MEMORY if standing is Standing.LEASE else Basis.STALE
-        return self._answer(record, presentation, workspaces, holder.database_time(), holder.revision, basis)
+        hashing = self._hashing.copy()
+        hashing.update(text.encode())
+        return hashing.digest()
 
     async def _look_up(self, secret_id: str) -> Snapshot:
         """What the database says, not from before what we know already."""
@@ -157,23 +190,6 @@ class Verifying:
                 return snapshot
         raise Unavailable("the database is behind what this server knows")
 
-    def _answer(  # noqa: PLR0913, PLR0917 (all that an answer depends on)
-        self,
-        record: Record | None,
-        presentation: Presentation,
-        workspaces: tuple[str, ...],
-        at: datetime,
-        revision: Revision,
-        basis: Basis,
-    ) -> Answer:
-        """Judge, and count it."""
-        if record is None or (workspaces and record.home.name not in workspaces):
-            self._meter.count(Verdict.NOT_FOUND)
-            return Answer(Verdict.NOT_FOUND, None, (), revision, basis)
-        judgement = judge(record, presentation, at)
-        self._meter.count(judgement.verdict, record, at)
-        return Answer(judgement.verdict, record, judgement.missing_scopes, revision, basis)
-
     def _prove(self, key_string: KeyString, snapshot: Snapshot) -> Record | None:
         """The record, if the key string is the whole secret. An unknown id costs the same digest."""
         digest = self._peppers.digest(key_string, snapshot.pepper or self._peppers.signing)
@@ -184,6 +200,16 @@ class Verifying:
         if snapshot.record is not None and snapshot.pepper != self._peppers.signing:
             self._rehashing.want(snapshot.record.secret_id, snapshot.pepper, self._peppers.prove(key_string))
         return snapshot.record
+
+
+def _answer(record: Record | None, presentation: Presentation, workspaces: tuple[str, ...], footing: Footing) -> Answer:
+    """Judge."""
+    standing, at, revision = footing
+    basis = Basis.MEMORY if standing is Standing.LEASE else _BASES[standing]
+    if record is None or (workspaces and record.profile.home.name not in workspaces):
+        return Answer(Verdict.NOT_FOUND, None, (), revision, basis)
+    verdict, missing_scopes = judge(record, presentation, at)
+    return Answer(verdict, record, missing_scopes, revision, basis, at)
 
 
 def _check_includes(revision: Revision, at_least: Revision) -> None:

@@ -41,7 +41,7 @@ class KeyServiceStub(object):
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
     A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
-    and sent back; without it, or if it is anything else, the server makes one.
+    and sent back; without it, or if it is anything else, the server makes one (Verify does so only for what it logs).
     """
 
     def __init__(self, channel):
@@ -136,7 +136,7 @@ class KeyServiceServicer(object):
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
     A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
-    and sent back; without it, or if it is anything else, the server makes one.
+    and sent back; without it, or if it is anything else, the server makes one (Verify does so only for what it logs).
     """
 
     def Create(self, request, context):
@@ -370,7 +370,7 @@ class KeyService(object):
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
     A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
-    and sent back; without it, or if it is anything else, the server makes one.
+    and sent back; without it, or if it is anything else, the server makes one (Verify does so only for what it logs).
     """
 
     @staticmethod

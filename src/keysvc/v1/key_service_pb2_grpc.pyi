@@ -42,7 +42,7 @@ class KeyServiceStub:
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
     A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
-    and sent back; without it, or if it is anything else, the server makes one.
+    and sent back; without it, or if it is anything else, the server makes one (Verify does so only for what it logs).
     """
 
     @_typing.overload
@@ -145,7 +145,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
     A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
-    and sent back; without it, or if it is anything else, the server makes one.
+    and sent back; without it, or if it is anything else, the server makes one (Verify does so only for what it logs).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -244,7 +244,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     it happened, and repeating it settles that), RESOURCE_EXHAUSTED (message above 1 MiB, or overload), INTERNAL.
 
     A call may carry metadata `x-request-id`, 1 to 128 printable ASCII characters: it is written to logs and audit events
-    and sent back; without it, or if it is anything else, the server makes one.
+    and sent back; without it, or if it is anything else, the server makes one (Verify does so only for what it logs).
     """
 
     @_abc_1.abstractmethod

@@ -227,8 +227,8 @@ Global___VerifyRequest: _TypeAlias = VerifyRequest  # noqa: Y015
 
 @_typing.final
 class VerifyResponse(_message.Message):
-    """The verdict, and whom the key stands for. Nothing but verdict, revision, basis and message is said to somebody who
-    has not proved the secret (MALFORMED, NOT_FOUND).
+    """The verdict, and whom the key stands for. Nothing but verdict, revision, basis, message and holder is said to somebody
+    who has not proved the secret (MALFORMED, NOT_FOUND).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -268,6 +268,7 @@ class VerifyResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """Serve the request if and only if this is VERDICT_VALID."""
     key_id: _builtins.str
@@ -288,6 +289,8 @@ class VerifyResponse(_message.Message):
     """Where the answer came from."""
     message: _builtins.str
     """One sentence for the log of the service that asked. Its wording may change."""
+    holder: _builtins.str
+    """The process that answered, as `keysvc status` lists it. For operators: its form may change."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is granted in effect: role and scopes, capped by what the workspace allows. Besides the forms of Key.scopes
@@ -329,10 +332,11 @@ class VerifyResponse(_message.Message):
         revision: _builtins.str = ...,
         basis: Global___Basis.ValueType = ...,
         message: _builtins.str = ...,
+        holder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "retire_time", b"retire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "environment", b"environment", "expire_time", b"expire_time", "key_id", b"key_id", "message", b"message", "metadata", b"metadata", "missing_scopes", b"missing_scopes", "owner", b"owner", "retire_time", b"retire_time", "revision", b"revision", "role", b"role", "scopes", b"scopes", "secret_id", b"secret_id", "verdict", b"verdict", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "environment", b"environment", "expire_time", b"expire_time", "holder", b"holder", "key_id", b"key_id", "message", b"message", "metadata", b"metadata", "missing_scopes", b"missing_scopes", "owner", b"owner", "retire_time", b"retire_time", "revision", b"revision", "role", b"role", "scopes", b"scopes", "secret_id", b"secret_id", "verdict", b"verdict", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from keysvc.core.address import parse_range
+from keysvc.core.address import pack_ranges, parse_range
 from keysvc.core.audit import Stamp
 from keysvc.core.key import Key, Secret
 from keysvc.core.keystring import Environment, KeyString, mint
 from keysvc.core.pepper import Peppers
 from keysvc.core.revision import Revision
-from keysvc.core.verdict import Record, Snapshot, WorkspaceRecord
+from keysvc.core.verdict import Profile, Record, Snapshot, WorkspaceRecord, refusal_of
 from keysvc.core.workspace import Workspace
 from tests.lease.simulation.network import LostError
 from tests.lease.simulation.virtual import Loop
@@ -136,22 +136,15 @@ class Content:
         home = state.homes[key.workspace]
         revoke = key.revocation and key.revocation.revision
         is_open = revoke is not None and self.is_open(revoke.seq)
+        is_revoked = revoke is not None and not is_open
+        place_of = WorkspaceRecord(home.id, home.name, home.suspended, home.allowed_scopes, {}, home.revision.seq)
         return Record(
-            key_id=key.id,
-            secret_id=place.secret_id,
-            home=WorkspaceRecord(home.id, home.name, home.suspended, home.allowed_scopes, {}, home.revision.seq),
-            environment=key.environment,
-            owner=key.owner,
-            role=key.role,
-            scopes=key.scopes,
-            ip_allowlist=tuple(map(parse_range, key.ip_allowlist)),
-            metadata={},
-            workspaces=(),
-            expire_time=None,
-            retire_time=None,
-            revoking=is_open,
-            revoked=revoke is not None and not is_open,
-            suspended=key.suspended,
+            Profile(place_of, key.environment, key.role, key.scopes, ()),
+            key.id.int,
+            place.secret_id,
+            about=key.owner.encode(),
+            ip_ranges=pack_ranges(map(parse_range, key.ip_allowlist)),
+            refusal=refusal_of(revoking=is_open, revoked=is_revoked, suspended=key.suspended),
             changed_seq=key.revision.seq,
         )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 from uuid import UUID
@@ -201,12 +200,16 @@ class Process:
     def look(self) -> None:
         """Ask it everything that it can answer from memory now."""
         memory, promises = self.holder.memory, self._world.promises
-        if self.is_over or self.loop.is_standing or not (memory._entries or memory._refusals):
+        if self.is_over or self.loop.is_standing or not (len(memory) or memory._refusals):
             return
         # As long as all this is the same, so are the answers.
         state = (
             *(self.holder._deadline, self.holder._log, self.holder._is_cut_off, self._is_excused, promises.version),
-            *(tuple(memory._entries.values()), tuple(memory._refusals)),
+            *(
+                tuple(memory._young.items()),
+                tuple(memory._refusals),
+                tuple(home.record for home in memory._homes.values()),
+            ),
         )
         if state == self._looked_at or self.holder.standing() is Standing.NOTHING:
             return
@@ -237,7 +240,7 @@ class Process:
 
         async def call() -> None:
             begun, was_excused = self._world.promises.begin(), self._is_excused
-            presentation = replace(self._world.presentations[place.name], at_least=at_least)
+            presentation = self._world.presentations[place.name]._replace(at_least=at_least)
             with suppress(Unavailable, FailedPrecondition):
                 answer = await self._verifying.verify(presentation)
                 if answer.basis is not Basis.MEMORY:
@@ -275,7 +278,7 @@ class Process:
 
 def _finder(make: Callable[..., Lookups], wire: Wire, content: Content) -> Lookups:
     """The real look-ups, over another connection."""
-    finder = make("", limit_seconds=LOOK_UP_SECONDS)
+    finder = make("", lambda about: about.owner.encode(), limit_seconds=LOOK_UP_SECONDS)
 
     async def read(secret_ids: list[str]) -> dict[str, Snapshot]:
         return await wire.ask("find", lambda: content.find(secret_ids))

@@ -1,7 +1,6 @@
 """What keysvc promises, checked against what really happened."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from keysvc.core.receipt import Receipt
@@ -45,7 +44,7 @@ class Promises:
         self._wrong = wrong
         self._due = 0
         self._told: frozenset[str] = frozenset()
-        self._expected: dict[tuple[Revision, str], Record | None] = {}
+        self._expected: dict[tuple[Revision, str], tuple[object, ...]] = {}
         self.version = 0
         """Changes whenever more is promised."""
 
@@ -126,9 +125,17 @@ class Promises:
             return
         if (revision, place.name) not in self._expected:
             record = self._content.record(place, state)
-            self._expected[revision, place.name] = replace(record, revoking=False, revoked=False)
-        if replace(answer.record, revoking=False, revoked=False) != self._expected[revision, place.name]:
+            self._expected[revision, place.name] = _shown(record)
+        if _shown(answer.record) != self._expected[revision, place.name]:
             raise self._wrong(f"(R): {told}, with what it was not then")
+
+
+def _shown(record: Record) -> tuple[object, ...]:
+    """What can be seen of a record, but for a revocation: that says its verdict."""
+    profile = record.profile
+    is_revoked = record.refusal in {Verdict.REVOKING, Verdict.REVOKED}
+    shared = (profile.home, profile.environment, profile.role, profile.scopes, profile.grants)
+    return (*shared, *record[1:-2], is_revoked or record.refusal)
 
 
 def verdicts_of(place: Place, state: State) -> frozenset[Verdict]:

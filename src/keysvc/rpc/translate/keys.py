@@ -1,6 +1,6 @@
 """Messages of KeyService, but for Verify."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -50,7 +50,7 @@ _STATE_OF: Final = {message: value for value, message in _STATES.items()}
 
 def read_environment(fields: Fields, environment: key_pb2.Environment.ValueType) -> Environment | None:
     """An environment; unspecified is None."""
-    if environment not in key_pb2.Environment.values():
+    if environment not in _ENVIRONMENT_OF and environment != key_pb2.ENVIRONMENT_UNSPECIFIED:
         fields.bad("environment", "must be ENVIRONMENT_LIVE or ENVIRONMENT_TEST")
     return _ENVIRONMENT_OF.get(environment)
 
@@ -124,7 +124,7 @@ def read_update(request: key_service_pb2.UpdateRequest) -> KeyUpdate:
     return KeyUpdate(key_id, values, request.key.etag, change, tuple(request.key.scopes), whole.violations)
 
 
-def _read_ip_allowlist(fields: Fields, texts: Iterable[str]) -> tuple[str, ...]:
+def _read_ip_allowlist(fields: Fields, texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(map(range_text, fields.each("ip_allowlist", texts, parse_range, RANGES_MAX)))
 
 

@@ -1,5 +1,7 @@
 """Messages of Verify."""
 
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from keysvc.core.address import parse_address
@@ -7,9 +9,9 @@ from keysvc.core.keystring import KeyString
 from keysvc.core.revision import Revision
 from keysvc.core.scope import SCOPES_MAX, parse_scope
 from keysvc.core.usage import LABEL_CHARACTERS_MAX
-from keysvc.core.verdict import Presentation, Verdict
+from keysvc.core.verdict import About, Presentation, Profile, Verdict
 from keysvc.core.workspace import parse_workspace_name
-from keysvc.rpc.fields import Fields
+from keysvc.rpc.fields import GOOD, Fields
 from keysvc.rpc.translate.keys import ENVIRONMENTS, read_environment
 from keysvc.rpc.translate.times import timestamp
 from keysvc.service.verifying import Answer, Basis
@@ -42,10 +44,13 @@ _MESSAGES: Final = {
 
 def read_verify(request: verify_pb2.VerifyRequest) -> Presentation:
     """What was presented and what is asked for."""
-    fields = Fields()
-    presentation = _read_presentation(fields, request)
-    fields.done()
-    return presentation
+    try:
+        return _read_presentation(GOOD, request)
+    except ValueError:
+        fields = Fields()
+        presentation = _read_presentation(fields, request)
+        fields.done()
+        return presentation
 
 
 def read_verify_batch(request: verify_pb2.VerifyBatchRequest) -> list[Presentation]:
@@ -67,51 +72,97 @@ def read_verify_batch(request: verify_pb2.VerifyBatchRequest) -> list[Presentati
 
 def _read_presentation(fields: Fields, request: verify_pb2.VerifyRequest) -> Presentation:
     # Not used before usage is counted, but a bad value should not lie in wait until then.
-    fields.text("resource", request.resource, characters_max=LABEL_CHARACTERS_MAX)
-    fields.text("request_id", request.request_id, characters_max=LABEL_CHARACTERS_MAX)
+    if request.resource:
+        fields.text("resource", request.resource, characters_max=LABEL_CHARACTERS_MAX)
+    if request.request_id:
+        fields.text("request_id", request.request_id, characters_max=LABEL_CHARACTERS_MAX)
+    scopes = request.required_scopes
+    level = request.consistency.WhichOneof("level") if request.HasField("consistency") else None
     return Presentation(
         KeyString(request.key_string),
-        workspace=fields.optional("workspace", request.workspace, parse_workspace_name),
-        environment=read_environment(fields, request.environment),
-        required_scopes=fields.each("required_scopes", request.required_scopes, parse_scope, SCOPES_MAX),
-        source_ip=fields.optional("source_ip", request.source_ip, parse_address),
-        at_least=_read_at_least(fields, request.consistency),
-        strong=request.consistency.WhichOneof("level") == "strong",
+        fields.optional("workspace", request.workspace, _parse_workspace_name),
+        read_environment(fields, request.environment),
+        fields.each("required_scopes", scopes, _parse_scope, SCOPES_MAX) if scopes else (),
+        fields.optional("source_ip", request.source_ip, _parse_address),
+        _read_at_least(fields, request.consistency) if level == "at_least" else None,
+        level == "strong",
     )
 
 
+# Remembered, since the same few come with every request.
+_parse_workspace_name = lru_cache(maxsize=4096)(parse_workspace_name)
+_parse_scope = lru_cache(maxsize=4096)(parse_scope)
+_parse_address = lru_cache(maxsize=4096)(parse_address)
+
+
 def _read_at_least(fields: Fields, consistency: verify_pb2.Consistency) -> Revision | None:
-    if consistency.WhichOneof("level") != "at_least":
-        return None
     return fields.read("consistency.at_least", consistency.at_least, Revision.parse, None)
 
 
-def answer_message(answer: Answer) -> verify_pb2.VerifyResponse:
-    """An answer. Without a proved secret it says nothing of any key."""
-    message = verify_pb2.VerifyResponse(verdict=VERDICTS[answer.verdict], message=_MESSAGES[answer.verdict])
-    if answer.revision is not None:
-        message.revision = str(answer.revision)
-        message.basis = _BASES[answer.basis]
-    record = answer.record
-    if record is not None:
-        message.MergeFrom(
-            verify_pb2.VerifyResponse(
-                key_id=str(record.key_id),
-                secret_id=record.secret_id,
-                workspace=record.workspace,
-                environment=ENVIRONMENTS[record.environment],
-                owner=record.owner,
-                scopes=record.effective_scopes,
-                role=record.role,
-                metadata=record.metadata,
-                missing_scopes=answer.missing_scopes,
-                expire_time=timestamp(record.expire_time),
-                retire_time=timestamp(record.retire_time),
+def describe(about: About) -> bytes:
+    """What answers tell of a key and a secret, on the wire."""
+    return verify_pb2.VerifyResponse(
+        key_id=str(about.key_id),
+        secret_id=about.secret_id,
+        workspace=about.workspace,
+        environment=ENVIRONMENTS[about.environment],
+        owner=about.owner,
+        role=about.role,
+        metadata=about.metadata,
+        expire_time=timestamp(about.expire_time),
+        retire_time=timestamp(about.retire_time),
+    ).SerializeToString()
+
+
+class Answers:
+    """Writes answers, from pieces that are ready.
+
+    Messages that are written one behind the other are one message to whoever reads them. So what answers tell of a key
+    is written when it is read, and what is the same in all answers once for each revision.
+
+    Parameters:
+        holder: that answers, as operators know it.
+    """
+
+    def __init__(self, holder: str) -> None:
+        self._holder = holder
+        self._revision: Revision | None = None
+        self._ends: dict[tuple[Verdict, Basis], bytes] = {}
+
+    def write(self, answer: Answer) -> bytes:
+        """An answer, on the wire. Without a proved secret it says nothing of any key."""
+        verdict, record, missing_scopes, revision, basis, _ = answer
+        if basis is Basis.DATABASE:
+            end = self._end(verdict, basis, revision)
+        else:
+            if revision is not self._revision:
+                self._revision, self._ends = revision, {}
+            end = self._ends.get((verdict, basis)) or self._ends.setdefault(
+                (verdict, basis), self._end(verdict, basis, revision)
             )
-        )
-    return message
+        if record is None:
+            return end
+        if missing_scopes:
+            end += verify_pb2.VerifyResponse(missing_scopes=missing_scopes).SerializeToString()
+        return record.about + _scopes(record.profile) + end
+
+    def write_batch(self, answers: Iterable[Answer]) -> verify_pb2.VerifyBatchResponse:
+        """The answers to a batch."""
+        batch = verify_pb2.VerifyBatchResponse()
+        for answer in answers:
+            batch.responses.add().MergeFromString(self.write(answer))
+        return batch
+
+    def _end(self, verdict: Verdict, basis: Basis, revision: Revision | None) -> bytes:
+        """What is the same for all keys."""
+        message = verify_pb2.VerifyResponse(verdict=VERDICTS[verdict], message=_MESSAGES[verdict], holder=self._holder)
+        if revision is not None:
+            message.revision = str(revision)
+            message.basis = _BASES[basis]
+        return message.SerializeToString()
 
 
-def batch_message(answers: list[Answer]) -> verify_pb2.VerifyBatchResponse:
-    """The answers to a batch."""
-    return verify_pb2.VerifyBatchResponse(responses=map(answer_message, answers))
+@lru_cache(maxsize=4096)
+def _scopes(profile: Profile) -> bytes:
+    """The effective scopes, on the wire."""
+    return verify_pb2.VerifyResponse(scopes=profile.effective_scopes).SerializeToString()

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from keysvc.core.revision import Revision
-from keysvc.core.verdict import Record
+from keysvc.core.verdict import Record, Verdict
 from keysvc.lease.holder import Holder, Outcome
 from keysvc.lease.memory import Memory
 from keysvc.lease.news import Log, News
@@ -71,7 +71,7 @@ class RemembersNewer(Holder):
         """Look at the snapshot alone."""
         if record is None:
             super().remember(mark, record, revision, asked_as)
-        elif self._log is not None and revision.seq >= self._log.seq and not record.revoking:
+        elif self._log is not None and revision.seq >= self._log.seq and record.refusal != Verdict.REVOKING:
             self.memory.remember(mark, record)
 
 
@@ -81,7 +81,11 @@ class RemembersRevoking(Holder):
     def remember(self, mark: bytes, record: Record | None, revision: Revision, asked_as: UUID | None) -> None:
         """Look at everything else."""
         super().remember(mark, record, revision, asked_as)
-        if record is not None and record.revoking and self.includes(replace(revision, seq=record.changed_seq)):
+        if (
+            record is not None
+            and record.refusal == Verdict.REVOKING
+            and self.includes(replace(revision, seq=record.changed_seq))
+        ):
             self.memory.remember(mark, record)
 
 
@@ -90,8 +94,8 @@ class RemembersRevokingAsFinal(Holder):
 
     def remember(self, mark: bytes, record: Record | None, revision: Revision, asked_as: UUID | None) -> None:
         """Take it for final."""
-        if record is not None and record.revoking:
-            record = replace(record, revoking=False, revoked=True)
+        if record is not None and record.refusal == Verdict.REVOKING:
+            record = record._replace(refusal=Verdict.REVOKED.value)
         super().remember(mark, record, revision, asked_as)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from keysvc.core.errors import Unavailable
-from keysvc.core.verdict import Snapshot
+from keysvc.core.verdict import Snapshot, Verdict
 from keysvc.lease.collector import Collector
 from keysvc.lease.holder import Outcome
 from keysvc.lease.news import Census, Member, News
@@ -182,9 +182,9 @@ class FinalAtOnce(Lookups):
         """Find a secret."""
         snapshot = await super().find(secret_id)
         record = snapshot.record
-        if record is None or not record.revoking:
+        if record is None or record.refusal != Verdict.REVOKING:
             return snapshot
-        return replace(snapshot, record=replace(record, revoking=False, revoked=True))
+        return replace(snapshot, record=record._replace(refusal=Verdict.REVOKED.value))
 
 
 MEMBERSHIP: Final = (
