@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from rich.console import Console
 
-from bench import contest, generator, records
+from bench import contest, flood, generator, memory, rates, records, revoke, start, usage
 from bench.deployment import open_deployment
 from bench.facts import facts
 from bench.generator import Generator, GoMissingError
@@ -26,8 +26,19 @@ from bench.table import table
 
 Measure: TypeAlias = Callable[[Session], Coroutine[Any, Any, Topic]]
 
-CONTEST: Final = ("hot", "cold", "mixed")
-TOPICS: Final = (*CONTEST, "records")
+CONTEST: Final = ("hot", "cold", "mixed", "naive")
+OTHERS: Final[dict[str, Measure]] = {
+    "rates": rates.measure,
+    "flood": flood.measure,
+    "revoke": revoke.measure,
+    "usage": usage.measure,
+    "memory": memory.measure,
+    "start": start.measure,
+    "records": records.measure,
+}
+"""Topics of their own, in this order; the last one writes so much that nothing should follow."""
+
+TOPICS: Final = (*CONTEST, *OTHERS)
 
 KEYS: Final = 1_000_000
 KEYS_FEW: Final = 20_000
@@ -122,10 +133,9 @@ def run(names: Sequence[str], effort: Effort, size: Size, chance: int, console: 
 def _topics(names: Sequence[str]) -> list[tuple[str, Measure]]:
     """What is measured, in this order."""
     topics: list[tuple[str, Measure]] = []
-    others: dict[str, Measure] = {"records": records.measure}
     if wanted := [name for name in CONTEST if name in names]:
         topics.append((", ".join(wanted), lambda session: contest.measure(session, wanted)))
-    return topics + [(name, measure) for name, measure in others.items() if name in names]
+    return topics + [(name, measure) for name, measure in OTHERS.items() if name in names]
 
 
 if __name__ == "__main__":

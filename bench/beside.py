@@ -48,6 +48,15 @@ async def open_empty(session: Session, served: Served) -> AsyncIterator[Beside]:
         yield beside
 
 
+@asynccontextmanager
+async def open_naive(session: Session) -> AsyncIterator[Beside]:
+    """A naive service on the same database."""
+    deployment = session.deployment
+    environment = own_environment() | {"DATABASE_URL": deployment.url, "PEPPER": deployment.pepper.hex()}
+    with _open("naive", [sys.executable, "-m", "bench.naive"], environment, session) as beside:
+        yield beside
+
+
 @contextmanager
 def _open(name: str, command: Sequence[str], environment: Mapping[str, str], session: Session) -> Iterator[Beside]:
     """A server that prints its port, and ends when its standard input does."""

@@ -1,16 +1,17 @@
 """Throughput: hot, cold and mixed Verify beside an empty handler, in many short rounds in random order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Final, Protocol
 
 import psycopg
 
-from bench.beside import Beside, open_empty
+from bench.beside import Beside, open_empty, open_naive
 from bench.deployment import Counters, Served
 from bench.generator import Answers, Loop, WrongAnswersError
 from bench.processors import Watch
+from bench.rates import Latencies, at_rate
 from bench.result import Column, Row, Topic, spread
 from bench.seeding import Minted
 from bench.session import Session, body, full_body, settle
@@ -27,8 +28,9 @@ COLUMNS: Final = (
     Column("server_us", "CPU µs server", ".1f"),
     Column("cpu_ratio", "of empty", ".2f"),
     Column("database_us", "CPU µs PostgreSQL", ".1f"),
-    Column("p50_ms", "p50 ms full load", ".2f"),
-    Column("p99_ms", "p99 ms", ".2f"),
+    Column("half_p50_ms", "p50 ms half load", ".2f"),
+    Column("half_p99_ms", "p99 ms half load", ".2f"),
+    Column("half_p99_ratio", "of empty", ".2f"),
 )
 
 
@@ -87,7 +89,7 @@ class Empty:
         """One round; the server has to have counted the same calls."""
         before, worked, watch = await self.beside.count(), self.beside.processor_seconds(), Watch()
         answers = await self.session.generator.run(
-            [self.beside.address], [body(key.key_string) for key in self.keys], closed_loop(self.session)
+            [self.beside.address], [body(key.key_string) for key in self.keys], self.session.effort.closed_loop()
         )
         worked = self.beside.processor_seconds() - worked
         others = watch.others(worked + answers.processor_seconds)
@@ -148,7 +150,7 @@ class Hot:
 
     async def play(self, number: int) -> Round:
         """One round."""
-        return await self.keysvc.play(self.name, number, self.bodies, closed_loop(self.keysvc.session), 0)
+        return await self.keysvc.play(self.name, number, self.bodies, self.keysvc.session.effort.closed_loop(), 0)
 
 
 @dataclass(slots=True)
@@ -181,6 +183,7 @@ class Cold:
 async def measure(session: Session, names: Sequence[str]) -> Topic:
     """Rounds of all that is wanted, and of the empty handler."""
     rounds: list[Round] = []
+    latencies: dict[str, Latencies] = {}
     async with AsyncExitStack() as stack:
         served = stack.enter_context(session.serve())
         await session.prime([served], session.hot)
@@ -194,6 +197,9 @@ async def measure(session: Session, names: Sequence[str]) -> Topic:
             contenders.append(Hot(keysvc, bodies, "hot, all fields asked"))
         if "cold" in names:
             contenders.append(Cold(keysvc))
+        if "naive" in names:
+            naive = await stack.enter_async_context(open_naive(session))
+            contenders.append(Empty(session, naive, session.hot, "DATABASE"))
         if "mixed" in names:
             contenders.append(Cold(keysvc, MIXED_COLD_EVERY, session.hot, "mixed, 90 % hot"))
         for number in range(session.effort.rounds):
@@ -201,6 +207,9 @@ async def measure(session: Session, names: Sequence[str]) -> Topic:
             rounds += [await contender.play(number) for contender in contenders]
             session.say(f"  round {number + 1}: " + ", ".join(_told(each) for each in rounds[-len(contenders) :]))
         counted = _counted(session) - counted_before
+        if "hot" in names:
+            half = spread([each.per_second for each in rounds if each.contender == "hot"])[0] / 2
+            latencies = await at_rate(session, {"empty": empty.address, "hot": served.address}, half)
     if counted != keysvc.valid:
         raise WrongAnswersError(f"usage has {counted} valid Verifies more, but {keysvc.valid} were answered")
     topic = Topic(
@@ -218,16 +227,12 @@ async def measure(session: Session, names: Sequence[str]) -> Topic:
         ],
         raw=[asdict(each) for each in rounds],
     )
+    topic.checks.extend(f"at half load ({each.rate:,.0f}/s): {each.told}" for each in latencies.values())
     order = ["empty", "hot", "hot, all fields asked", "mixed, 90 % hot", "cold", "naive"]
     for name in sorted({each.contender for each in rounds}, key=order.index):
-        topic.rows.append(_row(name, rounds))
+        topic.rows.append(_row(name, rounds, latencies))
         session.rates[name] = topic.rows[-1].figures["per_second"] or 0.0
     return topic
-
-
-def closed_loop(session: Session) -> Loop:
-    """As fast as it goes."""
-    return Loop(seconds=session.effort.round_seconds, warm=session.effort.warm_seconds)
 
 
 def _round(number: int, name: str, answers: Answers, used: tuple[float, float, float]) -> Round:
@@ -247,11 +252,12 @@ def _round(number: int, name: str, answers: Answers, used: tuple[float, float, f
     )
 
 
-def _row(name: str, rounds: Sequence[Round]) -> Row:
+def _row(name: str, rounds: Sequence[Round], latencies: Mapping[str, Latencies]) -> Row:
     """The medians of one contender."""
     of_empty = {each.number: each for each in rounds if each.contender == "empty"}
     own = [each for each in rounds if each.contender == name]
     ratio, low, high = spread([each.per_second / of_empty[each.number].per_second for each in own])
+    half = latencies.get(name)
     minimum = {"hot": HOT_RATIO_MIN, "cold": COLD_RATIO_MIN}.get(name)
 
     def middle(figure: str) -> float:
@@ -267,8 +273,9 @@ def _row(name: str, rounds: Sequence[Round]) -> Row:
             "server_us": middle("server_us"),
             "cpu_ratio": spread([each.server_us / of_empty[each.number].server_us for each in own])[0],
             "database_us": middle("database_us"),
-            "p50_ms": middle("p50_ms"),
-            "p99_ms": middle("p99_ms"),
+            "half_p50_ms": half.ms["p50"] if half else None,
+            "half_p99_ms": half.ms["p99"] if half else None,
+            "half_p99_ratio": half.ms["p99"] / latencies["empty"].ms["p99"] if half else None,
         },
         target=f"at least {minimum:.2f} of empty" if minimum else "",
         holds=ratio >= minimum if minimum else None,

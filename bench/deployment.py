@@ -23,7 +23,7 @@ from keysvc.store.embedded import EmbeddedPostgres, Record
 STOP_SECONDS: Final = 15.0
 KEYSVC: Final = (sys.executable, "-m", "keysvc")
 
-_READY = re.compile(r"keysvc is ready on (\S+)")
+READY: Final = re.compile(r"keysvc is ready on ([\w.:\[\]-]+)(?=[^\w.:\]-])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,13 @@ class Deployment:
 
     folder: Path
     url: str
-    peppers: Peppers
+    pepper: bytes = field(repr=False)
     environment: dict[str, str] = field(repr=False)
+
+    @property
+    def peppers(self) -> Peppers:
+        """As the servers use it."""
+        return Peppers([self.pepper])
 
     def bootstrap(self) -> KeyString:
         """Migrate the database and create an operator key."""
@@ -139,7 +144,7 @@ def ready_address(process: "subprocess.Popen[str]") -> str:
     Raises:
         RuntimeError: it ended instead.
     """
-    ready = next(filter(None, map(_READY.search, process.stdout or ())), None)
+    ready = next(filter(None, map(READY.search, process.stdout or ())), None)
     if ready is None:
         raise RuntimeError("keysvc did not start; its log was above")
     return ready[1]
@@ -185,7 +190,7 @@ def open_deployment() -> Iterator[Deployment]:
             yield Deployment(
                 folder,
                 embedded.url,
-                Peppers([pepper]),
+                pepper,
                 own_environment() | {"KEYSVC_DATABASE_URL": embedded.url, "KEYSVC_PEPPERS": pepper.hex()},
             )
         finally:

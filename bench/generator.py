@@ -138,25 +138,28 @@ class Generator:
     """
 
     def __init__(self, program: Path, caller: KeyString) -> None:
-        self._program = program
+        self.program = program
         self.caller = caller
 
-    async def run(self, addresses: Sequence[str], bodies: Iterable[bytes], loop: Loop) -> Answers:
+    async def run(
+        self, addresses: Sequence[str], bodies: Iterable[bytes], loop: Loop, enough: asyncio.Event | None = None
+    ) -> Answers:
         """Call Verify.
 
         Parameters:
+            enough: ends it early.
             addresses: of one or several servers.
             bodies: serialized requests, sent in turn, from the first again after the last.
 
         Raises:
             WrongAnswersError: what the generator says of the answers is not what our own stubs say.
         """
-        with tempfile.NamedTemporaryFile(prefix="bodies-", dir=self._program.parent) as file:
+        with tempfile.NamedTemporaryFile(prefix="bodies-", dir=self.program.parent) as file:
             for body in bodies:
                 file.write(b"\0" + len(body).to_bytes(4) + body)
             file.flush()
             process = await asyncio.create_subprocess_exec(
-                self._program,
+                self.program,
                 f"-addresses={','.join(addresses)}",
                 f"-bodies={file.name}",
                 *loop.arguments(),
@@ -164,15 +167,25 @@ class Generator:
                 stderr=subprocess.PIPE,
                 env={**os.environ, "LOAD_AUTHORIZATION": f"Bearer {self.caller.reveal()}"},
             )
+            ending = None if enough is None else asyncio.create_task(_terminate(process, enough))
             try:
                 out, errors = await process.communicate()
             finally:
+                if ending is not None:
+                    ending.cancel()
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
         if process.returncode != 0:
             raise RuntimeError(f"the load generator failed: {errors.decode().strip()}")
         return _read(json.loads(out))
+
+
+async def _terminate(process: asyncio.subprocess.Process, enough: asyncio.Event) -> None:
+    """End a process when it is time."""
+    await enough.wait()
+    if process.returncode is None:
+        process.terminate()
 
 
 def build(folder: Path) -> Path:

@@ -181,8 +181,9 @@ def _mint(connection: psycopg.Connection, peppers: Peppers, size: Size) -> Itera
     connection.execute("CREATE TEMPORARY TABLE minted (number integer PRIMARY KEY, id text, hint text, digest bytea)")
     # Of those neither suspended, revoked nor expired: the ones whose environment is live.
     good = [number for number in range(2, size.keys + 1, 2) if number % 10]
+    count = min(size.minted_max, len(good))
     with connection.cursor().copy("COPY minted (number, id, hint, digest) FROM STDIN") as copy:
-        for number in good[:: -(-len(good) // size.minted_max)]:
+        for number in (good[place * len(good) // count] for place in range(count)):
             new = mint(Environment.LIVE, row[0], token_bytes)
             copy.write_row((number, new.id, new.hint, peppers.digest(new.key_string, peppers.fingerprints[0])))
             yield Minted(number, new.key_string)

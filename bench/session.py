@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -29,6 +30,8 @@ CALL_SECONDS_MAX: Final = 60.0
 _SETTLED_SECONDS: Final = 2.2
 """After this a server has written its usage, and its report with a renewal: both once a second."""
 
+_CAPACITY_ROUNDS: Final = 3
+
 _IDLE: Final = 0.1
 _IDLE_SECONDS_MAX: Final = 20.0
 
@@ -40,6 +43,7 @@ class Effort:
     Parameters:
         rounds: of each contender.
         round_seconds, warm_seconds: of a round; the latter are not counted.
+        round_requests: in a round, instead; 0: as many as it takes.
         cold_requests: in a round of look-ups.
         rate_rounds, rate_seconds: of calls at a fixed rate.
         flood_seconds: of calls while something else happens.
@@ -53,6 +57,7 @@ class Effort:
 
     rounds: int = 10
     round_seconds: float = 3.0
+    round_requests: int = 0
     warm_seconds: float = 0.5
     cold_requests: int = 15_000
     rate_rounds: int = 3
@@ -67,10 +72,16 @@ class Effort:
     pages: int = 100
     creates: int = 5_000
 
+    def closed_loop(self) -> Loop:
+        """A round, as fast as it goes."""
+        if self.round_requests:
+            return Loop(requests=self.round_requests)
+        return Loop(seconds=self.round_seconds, warm=self.warm_seconds)
+
 
 QUICK: Final = Effort(
     rounds=2,
-    round_seconds=0.4,
+    round_requests=400,
     warm_seconds=0.1,
     cold_requests=150,
     rate_rounds=1,
@@ -173,9 +184,30 @@ class Session:
             (await self.generator.run([each.address], bodies, loop)).check_all("VALID", "MEMORY", "DATABASE")
             (await self.generator.run([each.address], bodies, loop)).check_all("VALID", "MEMORY")
 
-    async def verify(self, served: Served, keys: Sequence[Minted], loop: Loop) -> Answers:
-        """Ask for keys as most callers do."""
-        return await self.generator.run([served.address], [body(key.key_string) for key in keys], loop)
+    async def capacity(self, served: Served) -> float:
+        """How many Verifies of remembered keys are answered per second, at most; measured where it is not known."""
+        if "hot" not in self.rates:
+            loop = self.effort.closed_loop()
+            found = [await self.verify(served, self.hot, loop) for _ in range(_CAPACITY_ROUNDS)]
+            self.rates["hot"] = median(each.per_second for each in found)
+        return self.rates["hot"]
+
+    async def cold_capacity(self, served: Served) -> float:
+        """The same of keys that are not remembered."""
+        if "cold" not in self.rates:
+            found = []
+            for _ in range(_CAPACITY_ROUNDS):
+                keys = self.pool.take(min(self.effort.cold_requests, len(self.pool) // 10))
+                answers = await self.verify(served, keys, Loop(requests=len(keys)), "DATABASE")
+                found.append(answers.per_second)
+            self.rates["cold"] = median(found)
+        return self.rates["cold"]
+
+    async def verify(self, served: Served, keys: Sequence[Minted], loop: Loop, basis: str = "MEMORY") -> Answers:
+        """Ask for keys as most callers do; each has to be valid, on this basis."""
+        answers = await self.generator.run([served.address], [body(key.key_string) for key in keys], loop)
+        answers.check_all("VALID", basis)
+        return answers
 
 
 def body(key_string: KeyString) -> bytes:

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/hex"
 	"math/rand/v2"
+	"os"
+	"os/signal"
 	"runtime"
 	"slices"
 	"sync"
@@ -79,15 +81,23 @@ func run(o *options) (*report, error) {
 			c.mutex.Unlock()
 		}
 	}
+	enough := make(chan os.Signal, 1)
+	signal.Notify(enough, syscall.SIGTERM)
 	switch {
 	case l.isOpen():
-		l.pace(began)
+		l.pace(began, enough)
 	case o.requests > 0:
 		for !l.isDrained() {
 			time.Sleep(time.Millisecond)
 		}
 	default:
-		time.Sleep(time.Until(l.until))
+		select {
+		case <-enough:
+			l.counts.Lock()
+			l.until = time.Now()
+			l.counts.Unlock()
+		case <-time.After(time.Until(l.until)):
+		}
 	}
 	l.ended.Store(true)
 	for limit := time.Now().Add(drainMax); !l.isDrained() && time.Now().Before(limit); {
@@ -100,7 +110,7 @@ func run(o *options) (*report, error) {
 }
 
 // pace offers calls at random times: the gaps are those of a Poisson process.
-func (l *load) pace(began time.Time) {
+func (l *load) pace(began time.Time, enough <-chan os.Signal) {
 	// A thread of its own, with sleeps that are exact to some microseconds: those of goroutines are not.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -115,6 +125,14 @@ func (l *load) pace(began time.Time) {
 		for wait := time.Until(due); wait > 0; wait = time.Until(due) {
 			rest := syscall.NsecToTimespec(int64(wait))
 			syscall.Nanosleep(&rest, nil)
+		}
+		select {
+		case <-enough:
+			l.counts.Lock()
+			l.until = due
+			l.counts.Unlock()
+			return
+		default:
 		}
 		if l.pending.Load() >= l.inFlightMax && l.shed {
 			l.shedded.Add(1)

@@ -4,6 +4,8 @@
 // loop (-rate) calls are due at random times, as from many independent callers, and the latency of a call is counted
 // from when it was due, whether or not the server, or this program, was late by then.
 //
+// SIGTERM ends a run early; what was found until then is told.
+//
 // It speaks HTTP/2 by itself, on prepared bytes, so that it takes a small part of the processors that it shares with
 // the server. What it found is one JSON object on standard output.
 package main
