@@ -1,7 +1,7 @@
 # Every door of the house; `make` alone lists them.
 #
-# One environment, .venv, in two layers: `make run` needs the first, everything else both. Stamp files in it remember
-# what was installed, so a second call does nothing until a lock or pyproject.toml changes.
+# One environment, .venv, in layers: `make run` needs the first, `make bench-report` a third, everything else two. Stamp
+# files in it remember what was installed, so a second call does nothing until a lock or pyproject.toml changes.
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -39,7 +39,7 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 ##@ Change
 
-.PHONY: test test-killed nemesis nemesis-report model bench format proto lock upgrade release-protos grpcurl clean
+.PHONY: test test-killed nemesis nemesis-report model bench bench-report format proto lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
@@ -57,6 +57,9 @@ model: .venv/dev.stamp ## Explore the lease protocol in larger configurations th
 
 bench: .venv/dev.stamp ## Measure, with 1 000 000 keys in a PostgreSQL of its own; needs Go (BENCH='--only hot' …; --help)
 	@$(BIN)/python -m bench $(BENCH)
+
+bench-report: .venv/bench.stamp ## Write docs/performance.md and its pictures from what the last `make bench` found
+	@$(BIN)/python -m bench.report
 
 format: .venv/dev.stamp ## Lay out the code, and repair what the linter can
 	@$(BIN)/ruff check --fix-only
@@ -123,6 +126,11 @@ check-breaking: .venv/dev.stamp ## Does the contract keep every released promise
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.txt .venv/run.stamp | .venv
+	@echo 'Installing $< …'
+	@$(BIN)/$(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+.venv/bench.stamp: requirements/bench.txt .venv/dev.stamp | .venv
 	@echo 'Installing $< …'
 	@$(BIN)/$(PIP_INSTALL) --require-hashes -r $<
 	@touch $@

@@ -37,6 +37,7 @@ LOCKS = {
     "run": RUN,
     "server": SERVER,
     "build": BUILD,
+    "bench": wanted("bench"),
     "proto": wanted("proto"),
 }
 
