@@ -7,11 +7,10 @@ from secrets import token_bytes
 from statistics import median
 from typing import Final
 
-import grpc
 import psycopg
 
 from bench.deployment import Served
-from bench.generator import GRPC_OK, Answers, Loop, WrongAnswersError
+from bench.generator import GRPC_OK, RESOURCE_EXHAUSTED, UNAVAILABLE, Answers, Loop, WrongAnswersError
 from bench.result import Column, Row, Topic
 from bench.revoking import Revocations
 from bench.session import Session, body, settle, stub_of
@@ -37,6 +36,7 @@ COLUMNS: Final = (
     Column("hot_failed", "hot failed"),
     Column("misses", "look-ups"),
     Column("revocations", "Revokes"),
+    Column("revoke_failed", "Revokes failed"),
     Column("revoke_p50", "Revoke p50 ms", ".1f"),
     Column("revoke_p99", "p99 ms", ".1f"),
 )
@@ -130,8 +130,7 @@ class Flood:
             rate=trouble.per_second,
             seconds=24 * 3600,
             connections=FLOOD_CONNECTIONS,
-            in_flight_max=FLOOD_IN_FLIGHT_MAX,
-            shed=True,
+            shed_above=FLOOD_IN_FLIGHT_MAX,
         )
         return await self._session.generator.run([self._served.address], bodies, loop, enough)
 
@@ -198,7 +197,7 @@ def _middle(rounds: Sequence[Found]) -> dict[str, float | int | None]:
     figures: dict[str, float | int | None] = {}
     for name in ("revoke_p50", "revoke_p99"):
         figures[name] = median(each.revocations[name] or 0.0 for each in rounds)
-    for name in ("revocations", "ack", "timer", "pending"):
+    for name in ("revocations", "revoke_failed", "ack", "timer", "pending"):
         figures[name] = sum(int(each.revocations[name] or 0) for each in rounds)
     floods = [each.flood for each in rounds if each.flood is not None]
     failed = sum(kind.count for each in rounds for kind in each.hot.kinds if kind.status != GRPC_OK)
@@ -237,7 +236,7 @@ def _row(trouble: Trouble, rounds: Sequence[Found], quiet: float, control: float
 
 def _check(answers: Answers, verdict: str) -> None:
     """Raise ``WrongAnswersError`` for an answer with another verdict; an overloaded server may give none."""
-    overloaded = {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], grpc.StatusCode.UNAVAILABLE.value[0]}
+    overloaded = {RESOURCE_EXHAUSTED, UNAVAILABLE}
     wrong = [
         kind
         for kind in answers.kinds

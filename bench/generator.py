@@ -18,6 +18,8 @@ from keysvc.v1 import verify_pb2
 
 SOURCE: Final = Path(__file__).parent / "load"
 GRPC_OK: Final = 0
+UNAVAILABLE: Final = 14
+RESOURCE_EXHAUSTED: Final = 8
 
 _VERDICT: Final = verify_pb2.DESCRIPTOR.enum_types_by_name["Verdict"]
 _BASIS: Final = verify_pb2.DESCRIPTOR.enum_types_by_name["Basis"]
@@ -100,7 +102,7 @@ class Loop:
         rate: open loop: how many are due per second, at random times; 0: as many as are answered.
         connections: over which they are spread.
         streams: closed loop: how many calls are under way on each.
-        in_flight_max: open loop: when so many are under way, further ones wait, or with ``shed`` are not made.
+        shed_above: open loop: while so many are under way further ones are not made; 0: all are.
         seed: of chance.
     """
 
@@ -110,8 +112,7 @@ class Loop:
     rate: float = 0.0
     connections: int = 8
     streams: int = 8
-    in_flight_max: int = 10_000
-    shed: bool = False
+    shed_above: int = 0
     seed: int = 1
 
     def arguments(self) -> list[str]:
@@ -123,10 +124,10 @@ class Loop:
             "rate": self.rate,
             "connections": self.connections,
             "streams": self.streams,
-            "in-flight-max": self.in_flight_max,
+            "shed-above": self.shed_above,
             "seed": self.seed,
         }
-        return [f"-{name}={value}" for name, value in given.items()] + ["-shed"] * self.shed
+        return [f"-{name}={value}" for name, value in given.items()]
 
 
 class Generator:

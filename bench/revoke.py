@@ -7,13 +7,12 @@ from dataclasses import asdict
 from typing import Final
 
 from bench.deployment import Served
-from bench.generator import Loop
+from bench.generator import Loop, WrongAnswersError
 from bench.result import Column, Row, Topic
 from bench.revoking import Revocations
 from bench.seeding import Minted
 from bench.session import Session, body, one_worker, stub_of
 
-LOAD_PER_SECOND: Final = 2_000.0
 LOADED_KEYS: Final = 200
 P50_MS_MAX: Final = {4: 6.0, 16: 12.0}
 P99_MS_MAX: Final = {4: 25.0}
@@ -40,7 +39,7 @@ async def measure(session: Session) -> Topic:
         "Revoke, until nobody accepts the key",
         "Each holder is a server process of its own on one database. Every key has been verified at every holder, so "
         "that all remember it; then it is revoked through one of them, one key after the other. The first is not in "
-        f"the quantiles. Under load: {LOAD_PER_SECOND:,.0f} Verifies of other keys per second over all holders.",
+        f"the quantiles. Under load: {session.effort.load_per_second:,.0f} Verifies per second over all holders.",
         COLUMNS,
     )
     refused = 0
@@ -54,6 +53,8 @@ async def measure(session: Session) -> Topic:
                 async with stub_of(served[0]) as stub, _load(session, served, busy if loaded else []) as load:
                     revocations = Revocations(session, stub)
                     await revocations.revoke_each(keys)
+                if revocations.failures:
+                    raise WrongAnswersError(f"revocations failed: {dict(revocations.failures)}")
                 refused += await revocations.check(served)
                 row = _row(holders, revocations, load)
                 topic.rows.append(row)
@@ -75,7 +76,7 @@ async def _load(session: Session, served: Sequence[Served], keys: Sequence[Minte
         yield found
         return
     enough = asyncio.Event()
-    loop = Loop(rate=LOAD_PER_SECOND, seconds=24 * 3600, connections=max(8, len(served)))
+    loop = Loop(rate=session.effort.load_per_second, seconds=24 * 3600, connections=max(8, len(served)))
     bodies = [body(key.key_string) for key in keys]
     running = asyncio.create_task(session.generator.run([each.address for each in served], bodies, loop, enough))
     try:

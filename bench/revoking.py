@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import grpc
+
 from bench.deployment import Served
 from bench.generator import GRPC_OK, Loop, WrongAnswersError
 from bench.result import percentile
@@ -26,6 +28,7 @@ class Revocations:
         keys: that are revoked by now.
         seconds: that each call took, from when it was due.
         paths: of the receipts; PENDING for those that are not complete.
+        failures: statuses of calls that had no answer, so that nothing is known of their keys.
     """
 
     session: Session
@@ -33,6 +36,7 @@ class Revocations:
     keys: list[Minted] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     paths: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
 
     async def revoke(self, key: Minted, due: float | None = None) -> None:
         """Revoke one key.
@@ -43,7 +47,11 @@ class Revocations:
         began = time.monotonic() if due is None else due
         request = key_service_pb2.RevokeRequest(key_id=str(key.key_id), reason="bench")
         metadata = metadata_of(self.session.operator)
-        answer = await self.stub.Revoke(request, metadata=metadata, timeout=CALL_SECONDS_MAX)
+        try:
+            answer = await self.stub.Revoke(request, metadata=metadata, timeout=CALL_SECONDS_MAX)
+        except grpc.aio.AioRpcError as error:
+            self.failures[error.code().name] += 1
+            return
         self.seconds.append(time.monotonic() - began)
         self.keys.append(key)
         complete = answer.receipt.state == receipt_pb2.Receipt.STATE_COMPLETE
@@ -91,6 +99,7 @@ class Revocations:
         times = [1000 * each for each in self.seconds[skipped:]]
         return {
             "revocations": len(self.seconds),
+            "revoke_failed": self.failures.total(),
             "revoke_p50": percentile(times, 0.5) if times else None,
             "revoke_p99": percentile(times, 0.99) if times else None,
             "revoke_max": max(times) if times else None,

@@ -162,14 +162,21 @@ def seed(url: str, peppers: Peppers, size: Size) -> list[Minted]:
         "ip_allowlist": list(size.ip_allowlist),
         "note_characters": size.note_characters,
     }
-    with psycopg.connect(url) as connection:
-        minted = list(_mint(connection, peppers, size))
-        with connection.cursor() as cursor:
-            for statement in (_WORKSPACES, _KEYS, _SECRETS, _ACTIVITY, _USAGE, _EVENTS):
-                cursor.execute(statement, values)
-    # As autovacuum would have done by the time that so many keys had been created one by one.
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("VACUUM (ANALYZE)")
+    with psycopg.connect(url, autocommit=True) as whole:
+        # Or checkpoints follow each other, and each page is written to the log again after every one.
+        whole.execute("ALTER SYSTEM SET max_wal_size = '8GB'")
+        whole.execute("SELECT pg_reload_conf()")
+        with psycopg.connect(url) as connection:
+            minted = list(_mint(connection, peppers, size))
+            with connection.cursor() as cursor:
+                for statement in (_WORKSPACES, _KEYS, _SECRETS, _ACTIVITY, _USAGE, _EVENTS):
+                    cursor.execute(statement, values)
+        # As autovacuum would have done by the time that so many keys had been created one by one.
+        whole.execute("VACUUM (ANALYZE)")
+        whole.execute("ALTER SYSTEM RESET max_wal_size")
+        whole.execute("SELECT pg_reload_conf()")
+        # Or it would be made while something is measured.
+        whole.execute("CHECKPOINT")
     return minted
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from bench.deployment import Counters, Deployment, Served
-from bench.generator import Answers, Generator, Loop
+from bench.generator import UNAVAILABLE, Answers, Generator, Loop, WrongAnswersError
 from bench.seeding import Minted, workspace_of
 from keysvc.cli.server import serve
 from keysvc.core.keystring import KeyString
@@ -31,6 +31,8 @@ _SETTLED_SECONDS: Final = 2.2
 """After this a server has written its usage, and its report with a renewal: both once a second."""
 
 _CAPACITY_ROUNDS: Final = 3
+_PRIMINGS_MAX: Final = 5
+"""The second time all is remembered, unless the machine is so busy that a look-up takes too long."""
 
 _IDLE: Final = 0.1
 _IDLE_SECONDS_MAX: Final = 20.0
@@ -48,6 +50,7 @@ class Effort:
         rate_rounds, rate_seconds: of calls at a fixed rate.
         flood_seconds: of calls while something else happens.
         revocations: for each number of holders.
+        load_per_second: Verifies meanwhile.
         holders: how many there are.
         usage_seconds: of RecordUsage.
         memory_keys: remembered by one server.
@@ -64,6 +67,7 @@ class Effort:
     rate_seconds: float = 8.0
     flood_seconds: float = 10.0
     revocations: int = 300
+    load_per_second: float = 2_000.0
     holders: tuple[int, ...] = (1, 4, 16)
     usage_seconds: float = 8.0
     memory_keys: int = 100_000
@@ -88,6 +92,7 @@ QUICK: Final = Effort(
     rate_seconds=0.5,
     flood_seconds=1.5,
     revocations=10,
+    load_per_second=100.0,
     holders=(1, 2),
     usage_seconds=1.0,
     memory_keys=2_000,
@@ -178,11 +183,17 @@ class Session:
         Raises:
             WrongAnswersError: a key is not valid, or is not remembered.
         """
+        bodies = [body(key.key_string) for key in keys]
+        loop = Loop(requests=len(bodies), connections=2)
         for each in served:
-            bodies = [body(key.key_string) for key in keys]
-            loop = Loop(requests=len(bodies), connections=2)
-            (await self.generator.run([each.address], bodies, loop)).check_all("VALID", "MEMORY", "DATABASE")
-            (await self.generator.run([each.address], bodies, loop)).check_all("VALID", "MEMORY")
+            for _ in range(_PRIMINGS_MAX):
+                answers = await self.generator.run([each.address], bodies, loop)
+                good = all(kind.verdict == "VALID" or kind.status == UNAVAILABLE for kind in answers.kinds)
+                if not good or answers.count("VALID", "MEMORY") == answers.answered:
+                    break
+            else:
+                raise WrongAnswersError("keys are not remembered, however often they are verified")
+            answers.check_all("VALID", "MEMORY")
 
     async def capacity(self, served: Served) -> float:
         """How many Verifies of remembered keys are answered per second, at most; measured where it is not known."""

@@ -28,7 +28,7 @@ type load struct {
 	taken   atomic.Int64 // bodies
 	ended   atomic.Bool  // no more calls are begun
 	pending atomic.Int64 // calls of the open loop that are due and not answered
-	shedded atomic.Int64
+	shed    atomic.Int64
 
 	places   sync.Mutex
 	slots    []*connection
@@ -134,8 +134,8 @@ func (l *load) pace(began time.Time, enough <-chan os.Signal) {
 			return
 		default:
 		}
-		if l.pending.Load() >= l.inFlightMax && l.shed {
-			l.shedded.Add(1)
+		if l.shedAbove > 0 && l.pending.Load() >= l.shedAbove {
+			l.shed.Add(1)
 			continue
 		}
 		l.pending.Add(1)
@@ -268,7 +268,7 @@ func (l *load) report() *report {
 		PerSecond:        float64(len(l.latencies)) / seconds,
 		LatencyMs:        quantiles(l.latencies),
 		LateMs:           quantiles(l.lateness),
-		Shed:             l.shedded.Load(),
+		Shed:             l.shed.Load(),
 		Replaced:         l.replaced,
 		ProcessorSeconds: processorSeconds(),
 	}

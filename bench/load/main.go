@@ -31,8 +31,7 @@ type options struct {
 	streams       int
 	requests      int64
 	rate          float64
-	inFlightMax   int64
-	shed          bool
+	shedAbove     int64
 	warm          time.Duration
 	duration      time.Duration
 	seed          uint64
@@ -64,8 +63,7 @@ func readOptions() (*options, error) {
 	flag.IntVar(&o.streams, "streams", 8, "closed loop: how many calls are under way on each connection")
 	flag.Int64Var(&o.requests, "requests", 0, "closed loop: how many calls, instead of -seconds")
 	flag.Float64Var(&o.rate, "rate", 0, "open loop: how many calls are due per second")
-	flag.Int64Var(&o.inFlightMax, "in-flight-max", 10_000, "open loop: more calls than that wait here")
-	flag.BoolVar(&o.shed, "shed", false, "open loop: do not make calls that would have to wait here")
+	flag.Int64Var(&o.shedAbove, "shed-above", 0, "open loop: make no call while so many are under way; 0: make all")
 	flag.Uint64Var(&o.seed, "seed", 1, "open loop: of chance")
 	flag.Parse()
 	if *addresses == "" || (*seconds <= 0) == (o.requests <= 0) || (o.rate > 0 && o.requests > 0) {
