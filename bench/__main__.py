@@ -98,9 +98,9 @@ def run(names: Sequence[str], effort: Effort, size: Size, chance: int, console: 
         program = generator.build(Path(folder))
         operator = deployment.bootstrap()
         console.print(f"loading {size.keys:,} keys …")
-        minted = seed(deployment.url, deployment.peppers, size)
+        minted = seed(deployment.url, deployment.admin_url, deployment.peppers, size)
         report |= facts(deployment.url) | {"keys": size.keys, "workspaces": size.workspaces, "seed": chance}
-        report["effort"] = asdict(effort)
+        report |= {"effort": asdict(effort), "quick": effort is QUICK}
         with deployment.serve() as served:
             caller = asyncio.run(create_caller(served, operator))
         random_ = random.Random(chance)  # noqa: S311 (the same run again)

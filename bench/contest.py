@@ -73,11 +73,16 @@ class Contender(Protocol):
 
 @dataclass(slots=True)
 class Empty:
-    """A server that does nothing: the empty handler, or a naive service, which knows no memory."""
+    """A server beside keysvc: the empty handler, or a naive service.
+
+    Parameters:
+        served: keysvc, on the same PostgreSQL.
+        basis: of all its answers.
+    """
 
     session: Session
     beside: Beside
-    keys: Sequence[Minted]
+    served: Served
     basis: str = "MEMORY"
 
     @property
@@ -87,17 +92,17 @@ class Empty:
 
     async def play(self, number: int) -> Round:
         """One round; the server has to have counted the same calls."""
-        before, worked, watch = await self.beside.count(), self.beside.processor_seconds(), Watch()
-        answers = await self.session.generator.run(
-            [self.beside.address], [body(key.key_string) for key in self.keys], self.session.effort.closed_loop()
-        )
-        worked = self.beside.processor_seconds() - worked
-        others = watch.others(worked + answers.processor_seconds)
+        bodies = [body(key.key_string) for key in self.session.hot]
+        before = await self.beside.count()
+        worked, database, watch = self.beside.processor_seconds(), self.served.database_seconds(), Watch()
+        answers = await self.session.generator.run([self.beside.address], bodies, self.session.effort.closed_loop())
+        worked, database = self.beside.processor_seconds() - worked, self.served.database_seconds() - database
+        others = watch.others(worked + database + answers.processor_seconds)
         answers.check_all("VALID", self.basis)
         counted = await self.beside.count() - before
         if counted != answers.answered:
             raise WrongAnswersError(f"{self.name} counted {counted} calls, the generator {answers.answered}")
-        return _round(number, self.name, answers, (worked, 0.0, others))
+        return _round(number, self.name, answers, (worked, database, others))
 
 
 @dataclass(slots=True)
@@ -190,7 +195,7 @@ async def measure(session: Session, names: Sequence[str]) -> Topic:
         empty = await stack.enter_async_context(open_empty(session, served))
         keysvc = Keysvc(session, served, await settle(served))
         counted_before = _counted(session)
-        contenders: list[Contender] = [Empty(session, empty, session.hot)]
+        contenders: list[Contender] = [Empty(session, empty, served)]
         if "hot" in names:
             contenders.append(Hot(keysvc, [body(key.key_string) for key in session.hot]))
             bodies = [full_body(key, session.workspace_of(key)) for key in session.hot]
@@ -199,7 +204,7 @@ async def measure(session: Session, names: Sequence[str]) -> Topic:
             contenders.append(Cold(keysvc))
         if "naive" in names:
             naive = await stack.enter_async_context(open_naive(session))
-            contenders.append(Empty(session, naive, session.hot, "DATABASE"))
+            contenders.append(Empty(session, naive, served, "DATABASE"))
         if "mixed" in names:
             contenders.append(Cold(keysvc, MIXED_COLD_EVERY, session.hot, "mixed, 90 % hot"))
         for number in range(session.effort.rounds):
@@ -227,7 +232,9 @@ async def measure(session: Session, names: Sequence[str]) -> Topic:
         ],
         raw=[asdict(each) for each in rounds],
     )
-    topic.checks.extend(f"at half load ({each.rate:,.0f}/s): {each.told}" for each in latencies.values())
+    topic.checks.extend(
+        f"{name} at half load ({each.rate:,.0f}/s): {each.told}" for name, each in sorted(latencies.items())
+    )
     order = ["empty", "hot", "hot, all fields asked", "mixed, 90 % hot", "cold", "naive"]
     for name in sorted({each.contender for each in rounds}, key=order.index):
         topic.rows.append(_row(name, rounds, latencies))

@@ -90,11 +90,13 @@ class Deployment:
 
     Parameters:
         folder: of everything that the run leaves, until it ends.
+        admin_url: of the database's superuser.
         environment: of keysvc processes.
     """
 
     folder: Path
     url: str
+    admin_url: str
     pepper: bytes = field(repr=False)
     environment: dict[str, str] = field(repr=False)
 
@@ -123,7 +125,7 @@ class Deployment:
     @contextmanager
     def serve_several(self, number: int, *options: str) -> Iterator[list[Served]]:
         """Several servers, which start at the same time."""
-        record = Record.read(self.folder / "data" / "cluster")
+        postgres_pid = _record(self.folder).pid
         command = [*KEYSVC, "serve", "--listen", "127.0.0.1:0", *options]
         with ExitStack() as stack:
             processes = [
@@ -132,10 +134,15 @@ class Deployment:
                 )
                 for place in range(number)
             ]
-            yield [
-                Served(ready_address(process), process.pid, record.pid if record else process.pid, self.url)
-                for process in processes
-            ]
+            yield [Served(ready_address(process), process.pid, postgres_pid, self.url) for process in processes]
+
+
+def _record(folder: Path) -> Record:
+    """What is known of a deployment's PostgreSQL, which runs."""
+    record = Record.read(folder / "data" / "cluster")
+    if record is None:
+        raise RuntimeError("the embedded PostgreSQL is not there")
+    return record
 
 
 def ready_address(process: "subprocess.Popen[str]") -> str:
@@ -190,6 +197,7 @@ def open_deployment() -> Iterator[Deployment]:
             yield Deployment(
                 folder,
                 embedded.url,
+                _record(folder).admin_url,
                 pepper,
                 own_environment() | {"KEYSVC_DATABASE_URL": embedded.url, "KEYSVC_PEPPERS": pepper.hex()},
             )

@@ -38,7 +38,7 @@ async def measure(session: Session) -> Topic:
     with open_deployment() as deployment:
         operator = deployment.bootstrap()
         size = Size(int(keys * _KEYS_FOR_ONE_STRING), 1_000, keys, _RANGES, _NOTE_CHARACTERS)
-        minted = seed(deployment.url, deployment.peppers, size)[:keys]
+        minted = seed(deployment.url, deployment.admin_url, deployment.peppers, size)[:keys]
         with deployment.serve(*one_worker()) as served:
             caller = await create_caller(served, operator)
             generator = Generator(session.generator.program, caller)

@@ -123,7 +123,10 @@ def _run(report: Mapping[str, Any]) -> list[str]:
     """What the figures are of."""
     names = ("time", "commit", "machine", "load", "python", "grpcio", "protobuf", "postgresql", "go")
     told = ", ".join(f"{name} {report[name]}" for name in names)
-    return ["## The run", "", f"{told}; {report['keys']:,} keys in {report['workspaces']:,} workspaces.", "", _WHOLE]
+    lines = ["## The run", "", f"{told}; {report['keys']:,} keys in {report['workspaces']:,} workspaces.", "", _WHOLE]
+    if report["quick"]:
+        lines += ["", "**A quick run: it shows that everything is measured, not how fast anything is.**"]
+    return lines
 
 
 def _table(topic: Mapping[str, Any]) -> list[str]:

@@ -43,6 +43,10 @@ _STYLE: Final = {
     "legend.frameon": False,
 }
 
+_TEN: Final = 10.0
+_FAR: Final = 200.0
+"""From the beginning to the end of an axis: beyond that only powers of ten have room."""
+
 _SHORT: Final = {
     "empty": "empty handler",
     "hot": "Verify, remembered",
@@ -157,7 +161,8 @@ def _rates(topic: Report) -> Any:  # noqa: ANN401 (as above)
 def _milliseconds(axis: Any) -> None:  # noqa: ANN401 (as above)
     """A logarithmic axis with numbers that people read."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=30))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high < _FAR * low else (1,), numticks=30))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g} ms"))
 
@@ -192,9 +197,9 @@ def _flood(topic: Report) -> Any:  # noqa: ANN401 (as above)
         axes.plot(high, place, "o", color=colour, markersize=9)
         each = [one["hot"]["latency_ms"]["p99"] for one in topic["raw"] if one["trouble"]["name"] == row["name"]]
         axes.plot(each, [place] * len(each), "|", color=INK, alpha=0.5, markersize=11)
-        _beside(axes, place, 1.03, f"{high:.3g} ms", weight="bold")
+        _beside(axes, place, 1.03, _told(high), weight="bold")
         _beside(axes, place, 1.19, f"{high / quiet:.1f} x quiet")
-        _beside(axes, place, 1.37, f"{row['figures']['revoke_p50']:.0f} ms")
+        _beside(axes, place, 1.37, _told(row["figures"]["revoke_p50"]))
     for x, heading in ((1.03, "p99"), (1.37, "Revoke, median")):
         _beside(axes, len(rows) - 0.4, x, heading)
     _milliseconds(axes.xaxis)
@@ -217,6 +222,12 @@ def _beside(axes: Any, place: float, x: float, text: str, *, weight: str = "norm
     )
 
 
+def _told(milliseconds: float) -> str:
+    """As many digits as anybody reads."""
+    digits = 2 if milliseconds < 1 else 1 if milliseconds < _TEN else 0
+    return f"{milliseconds:,.{digits}f} ms"
+
+
 def _trouble(row: Report) -> str:
     offered = row["figures"].get("offered")
     name: str = row["name"]
@@ -236,7 +247,7 @@ def _revoke(topic: Report) -> Any:  # noqa: ANN401 (as above)
         for x, name, style in ((1.03, "revoke_p50", "-"), (1.19, "revoke_p99", ":")):
             number = one["figures"][name]
             axes.plot([number, number], [place - 0.32, place + 0.32], style, color=INK, linewidth=2)
-            _beside(axes, place, x, f"{number:.1f} ms", weight="bold" if style == "-" else "normal")
+            _beside(axes, place, x, _told(number), weight="bold" if style == "-" else "normal")
         _beside(axes, place, 1.37, _receipts(one["figures"]))
     for x, heading in ((1.03, "median"), (1.19, "p99"), (1.37, "receipts")):
         _beside(axes, len(raw) - 0.4, x, heading)

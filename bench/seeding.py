@@ -147,11 +147,12 @@ class Size:
     note_characters: int = 0
 
 
-def seed(url: str, peppers: Peppers, size: Size) -> list[Minted]:
+def seed(url: str, admin_url: str, peppers: Peppers, size: Size) -> list[Minted]:
     """Fill a migrated database; the keys that verify, spread over all of them, oldest first.
 
     Parameters:
         url: of the database, which has no keys yet but callers.
+        admin_url: of the same, as its superuser.
         peppers: of the deployment, the newest first.
     """
     values = {
@@ -162,7 +163,7 @@ def seed(url: str, peppers: Peppers, size: Size) -> list[Minted]:
         "ip_allowlist": list(size.ip_allowlist),
         "note_characters": size.note_characters,
     }
-    with psycopg.connect(url, autocommit=True) as whole:
+    with psycopg.connect(admin_url, autocommit=True) as whole:
         # Or checkpoints follow each other, and each page is written to the log again after every one.
         whole.execute("ALTER SYSTEM SET max_wal_size = '8GB'")
         whole.execute("SELECT pg_reload_conf()")
@@ -171,8 +172,9 @@ def seed(url: str, peppers: Peppers, size: Size) -> list[Minted]:
             with connection.cursor() as cursor:
                 for statement in (_WORKSPACES, _KEYS, _SECRETS, _ACTIVITY, _USAGE, _EVENTS):
                     cursor.execute(statement, values)
-        # As autovacuum would have done by the time that so many keys had been created one by one.
-        whole.execute("VACUUM (ANALYZE)")
+        with psycopg.connect(url, autocommit=True) as connection:
+            # As autovacuum would have done by the time that so many keys had been created one by one.
+            connection.execute("VACUUM (ANALYZE)")
         whole.execute("ALTER SYSTEM RESET max_wal_size")
         whole.execute("SELECT pg_reload_conf()")
         # Or it would be made while something is measured.

@@ -84,7 +84,7 @@ class Effort:
 
 
 QUICK: Final = Effort(
-    rounds=2,
+    rounds=1,
     round_requests=400,
     warm_seconds=0.1,
     cold_requests=150,

@@ -36,7 +36,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     size = Size(2_000, WORKSPACES)
     with open_deployment() as deployment:
         operator = deployment.bootstrap()
-        minted = seed(deployment.url, deployment.peppers, size)
+        minted = seed(deployment.url, deployment.admin_url, deployment.peppers, size)
         with deployment.serve() as served:
             caller = asyncio.run(create_caller(served, operator))
         chance = random.Random(1)
