@@ -72,8 +72,9 @@ class FrozenThere(Linked):
     async def begin(self) -> None:
         """Delay answers first."""
         self.link.delay(0, LATE_SECONDS)
-        await asyncio.sleep(2 * LATE_SECONDS)
-        await self.link.until_carried(RENEWALS)
+        # The second renewal is sent when the first one was answered, late.
+        for _ in range(2):
+            await self.link.until_carried(RENEWALS)
         self.link.delay(inf, LATE_SECONDS)
         self.count += 1
 

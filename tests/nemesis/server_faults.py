@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+from abc import abstractmethod
 
 from tests.nemesis.cluster import LEASE_SECONDS, STEERED, WAIT_SECONDS, Node, Site
 from tests.nemesis.fault import LATE_SECONDS, USUAL, Fault
@@ -39,7 +40,9 @@ class Stopped(Fault):
             assert node.link
             node.link.delay(back=LATE_SECONDS)
             node.signal(signal.SIGCONT)
-            await asyncio.sleep(2 * LATE_SECONDS)
+            # The second renewal is sent when the first one was answered, or given up.
+            for _ in range(2):
+                await node.link.until_carried(RENEWALS)
             node.link.delay()
 
 
@@ -72,9 +75,9 @@ class Extra(Fault):
 
     extra: Node
 
+    @abstractmethod
     def site(self) -> Site:
         """How to start it."""
-        raise NotImplementedError
 
     async def prepare(self) -> None:
         """Start it."""
