@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,15 +17,24 @@ from rich.console import Console
 from tests.nemesis.cluster import Cluster
 from tests.nemesis.fault import Fault, seeded
 from tests.nemesis.faults import FAULTS
-from tests.nemesis.load import Round
+from tests.nemesis.load import LEAD_SECONDS, TAIL_SECONDS, Round
 from tests.nemesis.quiet import Quiet, QuietRound
 from tests.nemesis.report import PAGE, entry, facts, is_good, page
 from tests.nemesis.result import Result, Size
 
 DEFAULT_FILE: Final = Path("build/nemesis.json")
 
-MANY: Final = 500
-"""From so many revocations on there are more in each round."""
+ROUNDS_MIN: Final = 3
+"""A fault happens at least so often."""
+
+ROUND_MIN: Final = 20
+REVOCATIONS_PER_SECOND: Final = 25
+"""In a round, at most: what two cores do beside everything else. With more the servers have no time to be quick."""
+
+QUIET_ROUND: Final = 500
+
+CLUSTER_REVOCATIONS_MAX: Final = 20_000
+"""Then servers and their database are new ones, so that a long run does not grow."""
 
 
 def main() -> int:
@@ -32,7 +42,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.nemesis", description=__doc__)
     names = [each.name for each in FAULTS]
     parser.add_argument("--revocations", type=int, default=60, help="how many there are of each fault, at least (60)")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="what chance does")
+    parser.add_argument("--quiet", type=int, metavar="REVOCATIONS", help="how many there are without any (as many)")
+    parser.add_argument("--seed", type=int, help="what chance does")
     parser.add_argument("--faults", default=",".join(names), help=f"which ones, with commas: {', '.join(names)}")
     parser.add_argument("--json", type=Path, default=DEFAULT_FILE, metavar="FILE", help=f"({DEFAULT_FILE})")
     parser.add_argument("--page", action="store_true", help=f"run nothing: write {PAGE} from the FILE")
@@ -46,47 +57,64 @@ def main() -> int:
     if unknown := set(wanted) - set(names):
         parser.error(f"no such faults: {', '.join(sorted(unknown))}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    report = run([each for each in FAULTS if each.name in wanted], options.seed, options.revocations, options.json)
+    seed = secrets.randbelow(10**6) if options.seed is None else options.seed
+    counts = {each: options.revocations for each in FAULTS if each.name in wanted}
+    if options.quiet and Quiet in counts:
+        counts[Quiet] = options.quiet
+    report = run(counts, seed, options.json)
     return 0 if all(map(is_good, report["faults"])) else 1
 
 
-def run(fault_types: list[type[Fault]], seed: int, revocations: int, file: Path) -> dict[str, Any]:
-    """All kinds of faults, each with a cluster of its own; what is known so far is always in the file."""
+def run(counts: Mapping[type[Fault], int], seed: int, file: Path) -> dict[str, Any]:
+    """Faults, each with a cluster of its own; what is known so far is always in the file.
+
+    Parameters:
+        counts: how many revocations there shall be of each, at least.
+    """
     console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(f"seed {seed}")
-    report: dict[str, Any] = {"seed": seed, "revocations": revocations, "faults": []}
-    for fault_type in fault_types:
-        found: dict[str, Any] = {"name": fault_type.name}
-        if reason := fault_type.why_not():
-            found["skipped"] = reason
-        else:
-            try:
-                with Cluster.open(*fault_type.sites) as cluster:
-                    report |= facts(cluster.postgres_version)
-                    found = _run_fault(cluster, fault_type, seed, revocations)
-            except Exception as error:  # noqa: BLE001 (the others are run all the same)
-                traceback.print_exc()
-                found["failure"] = f"{type(error).__name__}: {error}"
+    report: dict[str, Any] = {"seed": seed, "faults": []}
+    for fault_type, revocations in counts.items():
+        name = fault_type.name
+        found = {"name": name, "seed": seed, **facts(), **_attempt(fault_type, seed, revocations)}
+        console.print(_line(found))
         report["faults"].append(found)
         file.write_text(json.dumps(report, indent=2) + "\n")
-        console.print(_line(found))
     return report
 
 
-def _run_fault(cluster: Cluster, fault_type: type[Fault], seed: int, revocations: int) -> dict[str, Any]:
+def _attempt(fault_type: type[Fault], seed: int, revocations: int) -> dict[str, Any]:
+    """What came of one kind of fault, whatever it was."""
+    if reason := fault_type.why_not():
+        return {"skipped": reason}
+    try:
+        return _run_fault(fault_type, seed, revocations)
+    except Exception as error:  # noqa: BLE001 (the others are run all the same)
+        traceback.print_exc()
+        return {"failure": f"{type(error).__name__}: {error}"}
+
+
+def _run_fault(fault_type: type[Fault], seed: int, revocations: int) -> dict[str, Any]:
     """As many rounds as it takes."""
     began = time.monotonic()
-    size = Size(revocations=50 if revocations >= MANY else 20)
     result = Result()
+    is_quiet = issubclass(fault_type, Quiet)
+    seconds = LEAD_SECONDS + fault_type.seconds + TAIL_SECONDS
+    most = QUIET_ROUND if is_quiet else round(REVOCATIONS_PER_SECOND * seconds)
+    size = Size(revocations=max(ROUND_MIN, min(most, -(-revocations // ROUNDS_MIN))))
     while result.revocations < revocations and not result.violations:
-        name = f"{fault_type.__name__.lower()}-{result.rounds}"
-        chance = seeded(seed, name)
-        if issubclass(fault_type, Quiet):
-            one = QuietRound(cluster, chance, size, name).run()
-        else:
-            one = Round(cluster, fault_type, chance, size, name).run()
-        result.add(asyncio.run(one))
-    return entry(fault_type, result, time.monotonic() - began)
+        enough = min(revocations, result.revocations + CLUSTER_REVOCATIONS_MAX)
+        with Cluster.open(*fault_type.sites) as cluster:
+            version = cluster.postgres_version
+            while result.revocations < enough and not result.violations:
+                name = f"{fault_type.__name__.lower()}-{result.rounds}"
+                chance = seeded(seed, name)
+                if is_quiet:
+                    one = QuietRound(cluster, chance, size, name).run()
+                else:
+                    one = Round(cluster, fault_type, chance, size, name).run()
+                result.add(asyncio.run(one))
+    return {"postgresql": version, **entry(fault_type, result, time.monotonic() - began)}
 
 
 def _line(found: dict[str, Any]) -> str:
@@ -98,7 +126,8 @@ def _line(found: dict[str, Any]) -> str:
         f"{found['name']}: {found['revocations']} revocations, {found['during']} while it lasted, "
         f"{found['changes']} other changes, {found['answers']} answers, {found['from_memory']} from memory, "
         f"ACK {found['ack']}, TIMER {found['timer']}, PENDING {found['pending']}, unknown {found['unknown']}, "
-        f"Revoke p50 {found['p50_ms']} ms, max {found['max_ms']} ms, {found['seconds']} s: "
+        f"Revoke p50 {found['p50_ms']} ms, max {found['max_ms']} ms, asked after p50 {found['probe_p50_ms']} ms, "
+        f"p99 {found['probe_p99_ms']} ms, {found['seconds']} s, {found['revocations'] / found['seconds']:.1f}/s: "
         f"{found['violations']} violations{wrong}"
     )
 

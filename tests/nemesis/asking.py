@@ -113,8 +113,7 @@ class Asker:
             self._not_answered("Create", caller, error)
             return None
         key = Key(message.key.id, workspace, message.key.secrets[0].id, tuple(scopes))
-        self.history.keys[key.id] = key
-        self._own(key.id, key.secret_id, message.key_string)
+        self.own(key, key.secret_id, message.key_string)
         return key
 
     async def create_workspace(self, caller: Caller, name: str) -> bool:
@@ -128,6 +127,12 @@ class Asker:
             self._not_answered("CreateWorkspace", caller, error)
             return False
         return True
+
+    def own(self, key: Key, secret_id: str, key_string: str) -> None:
+        """Remember a key and a secret of it, which can be asked about from now on."""
+        self.key_strings[secret_id] = key_string
+        self.history.keys[key.id] = key
+        self.history.owners[secret_id] = key.id
 
     async def change(  # noqa: PLR0913 (all that a change is)
         self,
@@ -166,7 +171,7 @@ class Asker:
         if key_id:
             self._told(caller.name, message.key, change.invoke, change.returned)
         if method == "Rotate":
-            self._own(key_id, message.key.secrets[-1].id, message.key_string)
+            self.own(self.history.keys[key_id], message.key.secrets[-1].id, message.key_string)
         return change
 
     async def list_keys(self, caller: Caller, workspace: str) -> dict[str, str]:
@@ -239,10 +244,6 @@ class Asker:
         states = states_of(key)
         self.history.told += [Told(server, secret_id, invoke, returned, state) for secret_id, state in states.items()]
         return states
-
-    def _own(self, key_id: str, secret_id: str, key_string: str) -> None:
-        self.key_strings[secret_id] = key_string
-        self.history.owners[secret_id] = key_id
 
     def _not_answered(self, method: str, caller: Caller, error: grpc.aio.AioRpcError) -> None:
         self.unanswered[f"{method} {error.code().name}"] += 1

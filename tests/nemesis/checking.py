@@ -70,7 +70,7 @@ def _revoked_is_refused(history: History) -> Iterator[Violation]:
     for change in history.changes:
         if change.method != "Revoke" or not (since := _since(change)):
             continue
-        for secret_id in _ended(change, history):
+        for secret_id in history.ended_by(change):
             late = max(valid[secret_id], key=attrgetter("invoke"), default=None)
             if late and late.invoke > since:
                 yield Violation("S", f"{_named(late)}, {late.invoke - since:.3f} s after {change.label}", secret_id)
@@ -205,13 +205,6 @@ def _since(change: Change) -> float | None:
     if promised is None:
         return None
     return promised[0] + (0.0 if change.receipt and change.receipt.path else READING_SECONDS)
-
-
-def _ended(change: Change, history: History) -> list[str]:
-    """The secrets that a revocation ends."""
-    if secret_id := change.wanted.get("secret_id"):
-        return [secret_id]
-    return [secret_id for secret_id, key_id in history.owners.items() if key_id == change.key_id]
 
 
 def _by_secret(answers: Iterable[Answer]) -> defaultdict[str, list[Answer]]:

@@ -32,11 +32,13 @@ class Fault(ABC):
         count: how often something went wrong so far.
         affected: servers that are seldom asked for changes, since they would not answer in time.
         revoker: the server that is asked for all revocations, if it matters who is.
+        is_waited_for: somebody does not acknowledge for longer than a lease.
         clock_seconds: what ends by time may be missed by so much.
     """
 
     name: ClassVar[str]
     sites: ClassVar[tuple[Site, ...]] = USUAL
+    is_waited_for: ClassVar[bool] = False
     seconds: float = 2 * LEASE_SECONDS
     clock_seconds: float = 0.25
 

@@ -174,6 +174,16 @@ class History:
     told: list[Told] = field(default_factory=list)
     events: list[Event] | None = None
 
+    def secrets_of(self, key_id: str) -> list[str]:
+        """The secrets of a key that were ever presented, the oldest first."""
+        return [secret_id for secret_id, owner in self.owners.items() if owner == key_id]
+
+    def ended_by(self, change: Change) -> list[str]:
+        """The secrets that a revocation ends."""
+        if secret_id := change.wanted.get("secret_id"):
+            return [secret_id]
+        return self.secrets_of(change.key_id)
+
 
 def verdict_of(message: verify_pb2.VerifyResponse) -> str:
     """Such as `VALID`."""

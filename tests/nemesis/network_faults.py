@@ -50,6 +50,7 @@ class Frozen(Linked):
     """Nothing comes through between a server and PostgreSQL, then everything does."""
 
     name = "connections frozen"
+    is_waited_for = True
     seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
 
     async def begin(self) -> None:
@@ -67,6 +68,7 @@ class FrozenThere(Linked):
     """What a server sends to PostgreSQL does not come through, and the late answers to what it has sent before do."""
 
     name = "connections frozen one way"
+    is_waited_for = True
     seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
 
     async def begin(self) -> None:
@@ -104,6 +106,7 @@ class Blackholed(Extra):
     """The network swallows what a server sends to PostgreSQL: no reset, no end, no answer."""
 
     name = "network blackholed"
+    is_waited_for = True
     seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
 
     @classmethod

@@ -3,22 +3,31 @@
 import asyncio
 import random
 import time
-from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Final
 
 from tests.nemesis.asking import Asker
+from tests.nemesis.callers import Callers
 from tests.nemesis.checking import Violation, violations
-from tests.nemesis.cluster import Caller, Cluster, Site, now
+from tests.nemesis.cluster import Cluster, Site, now
 from tests.nemesis.history import Key, Question
-from tests.nemesis.result import Result, Size
+from tests.nemesis.load import create_keys
+from tests.nemesis.probing import Probing, prime
+from tests.nemesis.result import Result, Size, found_in
 from tests.nemesis.server_faults import Nothing
 
-PRIMED_SECONDS_MAX: Final = 20.0
+ALONE: Final = 20
+"""One of so many keys is revoked while nobody does anything else, so that everybody is asked at once indeed."""
+
+REVOKING_MAX: Final = 40
+"""The others are revoked so many at once."""
+
+WAVE: Final = 50
+"""So many in a row through the same server, which waits for all of them together; then the next server has its turn."""
 
 
 class Quiet(Nothing):
-    """Nothing else happens: one key after the other is revoked, and all of four servers know it."""
+    """Nothing else happens: keys that all of four servers know are revoked, some alone and most many at once."""
 
     name = "quiet"
     sites = (Site("a"), Site("b"), Site("c"), Site("d"))
@@ -36,7 +45,7 @@ class QuietRound:
 
     def __init__(self, cluster: Cluster, chance: random.Random, size: Size, name: str) -> None:
         self._cluster = cluster
-        self._callers = list[Caller]()
+        self._callers = Callers(cluster, chance)
         self._chance = chance
         self._size = size
         self._workspace = f"nemesis/{name}"
@@ -44,51 +53,46 @@ class QuietRound:
 
     async def run(self) -> Result:
         """Run it, and judge what was seen."""
-        asker = self._asker
+        asker, callers = self._asker, self._callers
         async with AsyncExitStack() as stack:
-            for node in self._cluster.nodes:
-                caller = Caller(node, self._cluster.operator_key)
-                stack.push_async_callback(caller.channel.close)
-                self._callers.append(caller)
-            anybody = self._callers[0]
-            assert await asker.create_workspace(anybody, self._workspace)
-            for _ in range(self._size.revocations):
-                await self._revoke()
-            assert await asker.look_for_events(anybody, [self._workspace])
-        history = asker.history
-        found = [*violations(history, clock_seconds=Quiet.clock_seconds)]
+            stack.push_async_callback(callers.close)
+            keys = await create_keys(asker, callers, self._cluster, self._workspace, count=self._size.revocations)
+            everybody = callers.everybody()
+            primed = await prime(asker, everybody, keys)
+            count = max(1, len(keys) // ALONE)
+            for key in keys[:count]:
+                await self._revoke_alone(key)
+            await self._revoke_together(keys[count:])
+            assert await asker.look_for_events(callers.anybody(), [self._workspace])
+        found = [*violations(asker.history, clock_seconds=Quiet.clock_seconds)]
         found += [Violation("error", each) for each in asker.unexpected]
-        receipts = [change.receipt for change in history.changes if change.receipt]
-        count = len(history.changes)
-        return Result(
-            rounds=1,
-            revocations=count,
-            during=count,
-            begun_during=count,
-            answers=len(history.answers),
-            from_memory=sum(answer.basis == "MEMORY" for answer in history.answers),
-            primed=count * len(self._callers),
-            paths=Counter(receipt.path or "PENDING" for receipt in receipts),
-            outcomes=Counter("acknowledged" if change.receipt else "unknown" for change in history.changes),
-            unanswered=asker.unanswered,
-            unacknowledged=sum(bool(receipt.unacknowledged) for receipt in receipts),
-            revoke_seconds=[change.returned - change.invoke for change in history.changes if change.receipt],
-            violations=found,
-        )
+        result = found_in(asker, asker.history.changes, [caller.name for caller in everybody], found)
+        result.primed = primed
+        result.during = result.begun_during = result.revocations
+        result.met = 1
+        return result
 
-    async def _revoke(self) -> None:
-        """Revoke a key that every server knows, and ask everybody the moment that it is done."""
-        key = await self._asker.create(self._callers[0], self._workspace, ["pdf.read"])
-        assert key is not None
-        await asyncio.gather(*(self._prime(caller, key) for caller in self._callers))
-        revoker = self._chance.choice(self._callers)
-        await self._asker.change(revoker, "Revoke", key.workspace, key.id, secret_id="")
-        await asyncio.gather(*(self._asker.verify(caller, Question(key.secret_id)) for caller in self._callers))
+    async def _revoke_alone(self, key: Key) -> None:
+        """Revoke a key, and ask everybody the moment that it is done."""
+        await self._asker.change(self._callers.anybody(), "Revoke", key.workspace, key.id, secret_id="")
+        question = Question(key.secret_id)
+        await asyncio.gather(*(self._asker.verify(caller, question) for caller in self._callers.everybody()))
 
-    async def _prime(self, caller: Caller, key: Key) -> None:
-        """Let a server know the key: it says VALID, and from memory."""
-        async with asyncio.timeout(PRIMED_SECONDS_MAX):
-            while True:
-                answer = await self._asker.verify(caller, Question(key.secret_id))
-                if answer and (answer.verdict, answer.basis) == ("VALID", "MEMORY"):
-                    return
+    async def _revoke_together(self, keys: list[Key]) -> None:
+        """Revoke keys, many at once, and ask everybody about each the moment that it is done."""
+        everybody = self._callers.everybody()
+        free = asyncio.Semaphore(REVOKING_MAX)
+
+        async def revoke(number: int, key: Key, probing: Probing) -> None:
+            async with free:
+                caller = everybody[number // WAVE % len(everybody)]
+                change = await self._asker.change(caller, "Revoke", key.workspace, key.id, secret_id="")
+                await probing.revocation(change, key.secret_id)
+
+        async with asyncio.TaskGroup() as group:
+            probing = Probing(self._asker, self._callers, self._chance, group)
+            async with asyncio.TaskGroup() as revoking:
+                for number, key in enumerate(keys):
+                    revoking.create_task(revoke(number, key, probing))
+            probing.revoked = [key.secret_id for key in keys]
+            await probing.ask_for_the_last_time()

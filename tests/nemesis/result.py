@@ -1,9 +1,13 @@
 """How much is done in a round, and what came of it."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from tests.nemesis.checking import Violation
+from tests.nemesis.asking import Asker
+from tests.nemesis.checking import Violation, story
+from tests.nemesis.coverage import coverage, most_at_once
+from tests.nemesis.history import Change
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,20 @@ class Size:
 
 @dataclass
 class Result:
-    """What happened in a round, or in several."""
+    """What happened in a round, or in several.
+
+    Parameters:
+        met: rounds in which something was revoked while the fault lasted.
+        primed: pairs of a key and a server that said VALID, from memory, before.
+        probed: pairs of a revoked key and a server that was asked about it afterwards.
+        unprobed: those that were not.
+        probe_seconds: how soon they were.
+        at_once: how many revocations were under way at the same time, at most.
+    """
 
     rounds: int = 0
     faults: int = 0
+    met: int = 0
     revocations: int = 0
     during: int = 0
     begun_during: int = 0
@@ -32,15 +46,55 @@ class Result:
     answers: int = 0
     from_memory: int = 0
     primed: int = 0
+    probed: int = 0
+    unprobed: int = 0
+    probe_seconds: list[float] = field(default_factory=list)
     paths: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     unanswered: Counter[str] = field(default_factory=Counter)
     unacknowledged: int = 0
     revoke_seconds: list[float] = field(default_factory=list)
+    at_once: int = 0
     violations: list[Violation] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
 
     def add(self, other: "Result") -> None:
         """Add those of another one."""
+        at_once = max(self.at_once, other.at_once)
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
+        self.at_once = at_once
+
+
+def found_in(
+    asker: Asker, revokes: Collection[Change], servers: Collection[str], violations: list[Violation]
+) -> Result:
+    """What the history of one round tells by itself.
+
+    Parameters:
+        revokes: the changes that the round is about.
+        servers: all that there were at its end.
+    """
+    history = asker.history
+    receipts = [change.receipt for change in history.changes if change.receipt]
+    covered = coverage(history, revokes, servers)
+    return Result(
+        rounds=1,
+        revocations=len({each.key_id for each in revokes}),
+        changes=len(history.changes) - len(revokes),
+        answers=len(history.answers),
+        from_memory=sum(answer.basis == "MEMORY" for answer in history.answers),
+        probed=len(covered.seconds),
+        unprobed=len(covered.missing),
+        probe_seconds=covered.seconds,
+        paths=Counter(receipt.path or "PENDING" for receipt in receipts),
+        outcomes=Counter(
+            "acknowledged" if each.receipt else "refused" if each.refusal else "unknown" for each in history.changes
+        ),
+        unanswered=asker.unanswered,
+        unacknowledged=sum(bool(receipt.unacknowledged) for receipt in receipts),
+        revoke_seconds=[each.returned - each.invoke for each in revokes if each.receipt and each.receipt.path],
+        at_once=most_at_once(revokes),
+        violations=violations,
+        story=next((story(history, each.secret_id) for each in violations if each.secret_id), []),
+    )

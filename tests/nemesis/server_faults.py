@@ -27,6 +27,7 @@ class Stopped(Fault):
     """A server stands still for longer than any lease, with its memory, and goes on; it hears of the database last."""
 
     name = "stopped"
+    is_waited_for = True
     seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
 
     async def begin(self) -> None:
@@ -57,6 +58,7 @@ class Killed(Fault):
     """A server dies, and is started again."""
 
     name = "killed"
+    is_waited_for = True
 
     async def begin(self) -> None:
         """Kill it."""
@@ -95,6 +97,7 @@ class Blocked(Extra):
     """The event loop of a server does nothing for two leases, while the process runs."""
 
     name = "event loop blocked"
+    is_waited_for = True
     seconds = 2 * LEASE_SECONDS + 0.5
 
     def site(self) -> Site:
@@ -122,6 +125,7 @@ class Clock(Extra):
     """
 
     name = "clock rate"
+    is_waited_for = True
     seconds = WAIT_SECONDS + 1.5 * LEASE_SECONDS
     clock_seconds = 0.25 + 0.2 * LEASE_SECONDS
 
@@ -188,6 +192,7 @@ class RevokerKilled(Fault):
     """A server stands still, so that changes have to wait; the one that waits for it is killed."""
 
     name = "revoker killed"
+    is_waited_for = True
     seconds = WAIT_SECONDS + LEASE_SECONDS
 
     async def prepare(self) -> None:

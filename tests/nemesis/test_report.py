@@ -2,8 +2,10 @@
 
 from collections import Counter
 
+import pytest
+
 from tests.nemesis.checking import Violation
-from tests.nemesis.report import entry, facts, is_good, page
+from tests.nemesis.report import entry, facts, is_good, page, shortcomings
 from tests.nemesis.result import Result
 from tests.nemesis.server_faults import Nothing, Stopped
 
@@ -16,7 +18,11 @@ def result(**more: object) -> Result:
         "revocations": 100,
         "during": 80,
         "begun_during": 70,
+        "met": 1,
         "primed": 300,
+        "probed": 300,
+        "probe_seconds": [0.002, 0.004],
+        "unacknowledged": 10,
         "paths": Counter(ACK=90, TIMER=10),
         "revoke_seconds": [each / 1000 for each in range(1, 101)],
     }
@@ -25,11 +31,11 @@ def result(**more: object) -> Result:
 
 def test_a_page_tells_what_was_found() -> None:
     """A row for each fault, with what took how long; a fault that was skipped says why."""
-    found = entry(Stopped, result(), 7.0)
+    found = {**facts(), **entry(Stopped, result(), 7.0)}
     assert is_good(found)
-    assert (found["p50_ms"], found["p99_ms"], found["max_ms"]) == (50.5, 99.0, 100.0)
+    assert (found["p50_ms"], found["p99_ms"], found["max_ms"], found["probe_p50_ms"]) == (50.5, 99.0, 100.0, 3.0)
     skipped = {"name": "network blackholed", "skipped": "network namespaces need root"}
-    text = page({"seed": 5, "faults": [found, skipped], **facts("18.4")})
+    text = page({"seed": 5, "faults": [found, skipped]})
     assert "| stopped | 100 | 80 |" in text
     assert "Seed 5;" in text
     assert "**network blackholed**: skipped: network namespaces need root" in text
@@ -39,18 +45,37 @@ def test_a_page_tells_what_was_found() -> None:
 def test_what_is_wrong_is_shown() -> None:
     """Violations, runs that prove nothing, and runs that ended early."""
     wrong = entry(Stopped, result(violations=[Violation("S", "a VALID too late")]), 7.0)
-    nothing = entry(Nothing, result(begun_during=0, primed=0), 7.0)
+    nothing = entry(Nothing, result(met=0, primed=0), 7.0)
     failed = {"name": "killed", "failure": "TimeoutError: "}
     assert [*map(is_good, (wrong, nothing, failed))] == [False] * 3
-    text = page({"seed": 5, "faults": [wrong, nothing, failed], **facts("18.4")})
-    for told in ("S: a VALID too late", "nothing was revoked", "no server knew a key", "TimeoutError"):
+    text = page({"seed": 5, "faults": [facts() | wrong, facts() | nothing, failed]})
+    for told in ("S: a VALID too late", "nothing was revoked", "a server did not know a key", "TimeoutError"):
         assert told in text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"faults": 0}, "nothing went wrong"),
+        ({"rounds": 2}, "nothing was revoked while it did in 1 rounds"),
+        ({"paths": Counter(ACK=100)}, "nobody was waited for"),
+        ({"unacknowledged": 0}, "nobody was waited for"),
+        ({"primed": 299}, "a server did not know a key before it was revoked"),
+        ({"unprobed": 1}, "1 questions after a revocation are missing"),
+        ({"probed": 0}, "0 questions after a revocation are missing"),
+    ],
+)
+def test_what_proves_nothing_is_a_shortcoming(wrong: dict[str, object], text: str) -> None:
+    """A fault that did not happen or met nothing, a key that was not known everywhere, a server that was not asked."""
+    assert shortcomings(Stopped, result()) == []
+    assert shortcomings(Stopped, result(**wrong)) == [text]
 
 
 def test_results_add_up() -> None:
     """Those of several rounds are one."""
     total = Result()
     total.add(result())
-    total.add(result(violations=[Violation("A", "")]))
+    total.add(result(violations=[Violation("A", "")], at_once=9))
     assert (total.rounds, total.revocations, total.paths["ACK"], len(total.revoke_seconds)) == (2, 200, 180, 200)
     assert len(total.violations) == 1
+    assert total.at_once == 9

@@ -1,0 +1,60 @@
+"""What a history covers: whether everybody was asked about each key after its revocation, and how soon."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import NamedTuple
+
+from tests.nemesis.history import Change, History
+
+
+class Coverage(NamedTuple):
+    """What was asked after revocations had been promised to be true everywhere.
+
+    Parameters:
+        seconds: from the promise to the first question that was answered, for each secret and server.
+        missing: secrets and servers for which there is none.
+    """
+
+    seconds: list[float]
+    missing: list[tuple[str, str]]
+
+
+def coverage(history: History, revokes: Collection[Change], servers: Collection[str]) -> Coverage:
+    """How revoked secrets were asked about.
+
+    Parameters:
+        revokes: the revocations that matter.
+        servers: all that there were at the end.
+    """
+    asked = defaultdict[tuple[str, str], list[float]](list)
+    for answer in history.answers:
+        asked[answer.question.secret_id, answer.server].append(answer.invoke)
+    found = Coverage([], [])
+    for secret_id, since in _promised(history, revokes).items():
+        for server in servers:
+            after = [invoke for invoke in asked[secret_id, server] if invoke > since]
+            if after:
+                found.seconds.append(min(after) - since)
+            else:
+                found.missing.append((secret_id, server))
+    return found
+
+
+def most_at_once(changes: Collection[Change]) -> int:
+    """How many of changes were under way at the same time, at most."""
+    steps = [(change.invoke, 1) for change in changes] + [(change.returned, -1) for change in changes]
+    under_way = most = 0
+    for _, step in sorted(steps):
+        under_way += step
+        most = max(most, under_way)
+    return most
+
+
+def _promised(history: History, revokes: Collection[Change]) -> dict[str, float]:
+    """From when on secrets were first promised to be revoked."""
+    found = dict[str, float]()
+    for change in revokes:
+        if change.promised:
+            for secret_id in history.ended_by(change):
+                found[secret_id] = min(change.promised[0], found.get(secret_id, change.promised[0]))
+    return found
