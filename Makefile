@@ -39,7 +39,7 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 ##@ Change
 
-.PHONY: test test-killed nemesis nemesis-report model bench bench-report format proto lock upgrade release-protos grpcurl clean
+.PHONY: test test-killed nemesis nemesis-promised nemesis-report model bench bench-report format proto lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
@@ -48,6 +48,9 @@ test-killed: .venv/dev.stamp ## Kill a server under load, ROUNDS times (SEED=…
 
 nemesis: .venv/dev.stamp ## Break everything while keys are revoked (REVOCATIONS=… of each fault, FAULTS='a,b', SEED=…)
 	@$(BIN)/python -m tests.nemesis --revocations $(REVOCATIONS) $(FAULTS:%=--faults '%') $(SEED:%=--seed %)
+
+nemesis-promised: .venv/dev.stamp ## As often as is promised; takes hours, and goes on where it was interrupted
+	@$(BIN)/python -m tests.nemesis --revocations 5000 --quiet 100000 --resume $(FAULTS:%=--faults '%') $(SEED:%=--seed %)
 
 nemesis-report: ## Write docs/nemesis.md from what the last `make nemesis` found
 	@$(BIN)/python -m tests.nemesis --page

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from tests.nemesis.fault import Fault, seeded
 from tests.nemesis.faults import FAULTS
 from tests.nemesis.load import LEAD_SECONDS, TAIL_SECONDS, Round
 from tests.nemesis.quiet import Quiet, QuietRound
-from tests.nemesis.report import PAGE, entry, facts, is_good, page
+from tests.nemesis.report import PAGE, entry, facts, good_ones, is_good, page
 from tests.nemesis.result import Result, Size
 
 DEFAULT_FILE: Final = Path("build/nemesis.json")
@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="what chance does")
     parser.add_argument("--faults", default=",".join(names), help=f"which ones, with commas: {', '.join(names)}")
     parser.add_argument("--json", type=Path, default=DEFAULT_FILE, metavar="FILE", help=f"({DEFAULT_FILE})")
+    parser.add_argument("--resume", action="store_true", help="keep what the FILE has, of this commit and large enough")
     parser.add_argument("--page", action="store_true", help=f"run nothing: write {PAGE} from the FILE")
     options = parser.parse_args()
     if options.page:
@@ -57,30 +58,45 @@ def main() -> int:
     if unknown := set(wanted) - set(names):
         parser.error(f"no such faults: {', '.join(sorted(unknown))}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    seed = secrets.randbelow(10**6) if options.seed is None else options.seed
+    kept = json.loads(options.json.read_text()) if options.resume and options.json.exists() else {}
+    seed = next(each for each in (options.seed, kept.get("seed"), secrets.randbelow(10**6)) if each is not None)
     counts = {each: options.revocations for each in FAULTS if each.name in wanted}
     if options.quiet and Quiet in counts:
         counts[Quiet] = options.quiet
-    report = run(counts, seed, options.json)
+    report = run(counts, seed, options.json, kept.get("faults", []))
     return 0 if all(map(is_good, report["faults"])) else 1
 
 
-def run(counts: Mapping[type[Fault], int], seed: int, file: Path) -> dict[str, Any]:
+def run(
+    counts: Mapping[type[Fault], int], seed: int, file: Path, kept: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Faults, each with a cluster of its own; what is known so far is always in the file.
 
     Parameters:
         counts: how many revocations there shall be of each, at least.
+        kept: entries of an earlier run, which need not be found again where they are good enough.
     """
     console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(f"seed {seed}")
-    report: dict[str, Any] = {"seed": seed, "faults": []}
+    found = good_ones(kept, seed)
+    report: dict[str, Any] = {"seed": seed, "faults": [*found.values()]}
     for fault_type, revocations in counts.items():
         name = fault_type.name
-        found = {"name": name, "seed": seed, **facts(), **_attempt(fault_type, seed, revocations)}
-        console.print(_line(found))
-        report["faults"].append(found)
-        file.write_text(json.dumps(report, indent=2) + "\n")
+        if found.get(name, {}).get("revocations", 0) >= revocations:
+            console.print(f"{name}: kept")
+            continue
+        found[name] = {"name": name, "seed": seed, **facts(), **_attempt(fault_type, seed, revocations)}
+        console.print(_line(found[name]))
+        report["faults"] = [found[each.name] for each in FAULTS if each.name in found]
+        _write(file, report)
     return report
+
+
+def _write(file: Path, report: Mapping[str, Any]) -> None:
+    """Replace the file; whatever ends the run, there is a whole one."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(json.dumps(report, indent=2) + "\n")
+    new.replace(file)
 
 
 def _attempt(fault_type: type[Fault], seed: int, revocations: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.nemesis.checking import Violation
-from tests.nemesis.report import entry, facts, is_good, page, shortcomings
+from tests.nemesis.report import entry, facts, good_ones, is_good, page, shortcomings
 from tests.nemesis.result import Result
 from tests.nemesis.server_faults import Nothing, Stopped
 
@@ -69,6 +69,18 @@ def test_what_proves_nothing_is_a_shortcoming(wrong: dict[str, object], text: st
     """A fault that did not happen or met nothing, a key that was not known everywhere, a server that was not asked."""
     assert shortcomings(Stopped, result()) == []
     assert shortcomings(Stopped, result(**wrong)) == [text]
+
+
+def test_a_run_goes_on_with_what_is_missing() -> None:
+    """What an earlier run has found is kept if it was good, of the same commit, and left to the same chance."""
+    good = {"seed": 5, **facts(), **entry(Stopped, result(), 7.0)}
+    others = [
+        good | {"name": "killed", "commit": "another"},
+        good | {"name": "none", "seed": 6},
+        good | {"name": "quiet", "violations": 1},
+        {"seed": 5, **facts(), "name": "clock rate", "failure": "TimeoutError: "},
+    ]
+    assert good_ones([good, *others], 5) == {"stopped": good}
 
 
 def test_results_add_up() -> None:
