@@ -118,11 +118,11 @@ def _run_fault(fault_type: type[Fault], seed: int, revocations: int) -> dict[str
     seconds = LEAD_SECONDS + fault_type.seconds + TAIL_SECONDS
     most = QUIET_ROUND if is_quiet else round(REVOCATIONS_PER_SECOND * seconds)
     size = Size(revocations=max(ROUND_MIN, min(most, -(-revocations // ROUNDS_MIN))))
-    while result.revocations < revocations and not result.violations:
+    while result.revocations < revocations and _is_sound(result):
         enough = min(revocations, result.revocations + CLUSTER_REVOCATIONS_MAX)
         with Cluster.open(*fault_type.sites) as cluster:
             version = cluster.postgres_version
-            while result.revocations < enough and not result.violations:
+            while result.revocations < enough and _is_sound(result):
                 name = f"{fault_type.__name__.lower()}-{result.rounds}"
                 chance = seeded(seed, name)
                 if is_quiet:
@@ -131,6 +131,11 @@ def _run_fault(fault_type: type[Fault], seed: int, revocations: int) -> dict[str
                     one = Round(cluster, fault_type, chance, size, name).run()
                 result.add(asyncio.run(one))
     return {"postgresql": version, **entry(fault_type, result, time.monotonic() - began)}
+
+
+def _is_sound(result: Result) -> bool:
+    """Whether more rounds make sense: nothing is wrong, and each has met its fault."""
+    return not result.violations and result.met == result.rounds
 
 
 def _line(found: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """What a history covers: whether everybody was asked about each key after its revocation, and how soon."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from itertools import accumulate
+from math import inf
 from typing import NamedTuple
 
 from tests.nemesis.history import Change, History
@@ -40,14 +42,11 @@ def coverage(history: History, revokes: Collection[Change], servers: Collection[
     return found
 
 
-def most_at_once(changes: Collection[Change]) -> int:
-    """How many of changes were under way at the same time, at most."""
-    steps = [(change.invoke, 1) for change in changes] + [(change.returned, -1) for change in changes]
-    under_way = most = 0
-    for _, step in sorted(steps):
-        under_way += step
-        most = max(most, under_way)
-    return most
+def most_at_once(changes: Iterable[Change]) -> int:
+    """How many of the changes that were answered were under way at the same time, at most."""
+    answered = [change for change in changes if change.returned < inf]
+    steps = [(change.invoke, 1) for change in answered] + [(change.returned, -1) for change in answered]
+    return max(accumulate(step for _, step in sorted(steps)), default=0)
 
 
 def _promised(history: History, revokes: Collection[Change]) -> dict[str, float]:

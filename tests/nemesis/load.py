@@ -186,7 +186,8 @@ class Round:
         """What happened."""
         history = self._asker.history
         revokes = [change for change in history.changes if change.method == "Revoke" and not change.wanted["secret_id"]]
-        during = [each for each in revokes if each.invoke < self._ended and each.returned > self._began]
+        promised = [each for each in revokes if each.receipt]
+        during = [each for each in promised if each.invoke < self._ended and each.returned > self._began]
         begun_during = len({each.key_id for each in during if each.invoke > self._began})
         result = found_in(self._asker, revokes, self._servers, found)
         result.faults = self._fault.count

@@ -51,8 +51,9 @@ _FACTS: Final = """\
 Seed {seed}; {told}. Leases last {lease_seconds:g} s, so that a change waits for at most {wait_seconds:g} s."""
 
 _LEGEND: Final = """\
-*Other changes* are suspensions, resumptions, updates, rotations and their cancellation, revocations of one secret, and
-changes of the workspace. ACK, TIMER and PENDING are the receipts of all changes; *unknown* are the changes that nobody
+*Revocations* are those for which somebody has a receipt: without one nothing is promised. *Other changes* are
+suspensions, resumptions, updates, rotations and their cancellation, revocations of one secret, and changes of the
+workspace. ACK, TIMER and PENDING are the receipts of all changes; *unknown* are the changes that nobody
 answered, which the audit log settled. *Known* are pairs of a key and a server that said VALID, from memory, before;
 *asked after* are pairs of a revoked key and a server that was asked when Revoke had returned, and so much later (one
 that was started again could only be asked then).
@@ -92,7 +93,7 @@ def shortcomings(fault_type: type[Fault], result: Result) -> list[str]:
         "nothing went wrong": not issubclass(fault_type, Nothing) and not result.faults,
         f"nothing was revoked while it did in {result.rounds - result.met} rounds": result.met < result.rounds,
         "nobody was waited for": fault_type.is_waited_for and not (result.paths["TIMER"] and result.unacknowledged),
-        "a server did not know a key before it was revoked": result.primed < SERVERS_MIN * result.revocations,
+        "a server did not know a key before it was revoked": result.primed < SERVERS_MIN * result.keys,
         f"{result.unprobed} questions after a revocation are missing": result.unprobed or not result.probed,
     }
     return [text for text, applies in found.items() if applies]
@@ -107,6 +108,7 @@ def entry(fault_type: type[Fault], result: Result, seconds: float) -> dict[str, 
         "seconds": round(seconds, 1),
         "rounds": result.rounds,
         "faults": result.faults,
+        "keys": result.keys,
         "revocations": result.revocations,
         "during": result.during,
         "begun_during": result.begun_during,

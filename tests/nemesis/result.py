@@ -28,6 +28,8 @@ class Result:
     """What happened in a round, or in several.
 
     Parameters:
+        keys: that somebody tried to revoke.
+        revocations: those for which somebody has a receipt; without one nothing is promised.
         met: rounds in which something was revoked while the fault lasted.
         primed: pairs of a key and a server that said VALID, from memory, before.
         probed: pairs of a revoked key and a server that was asked about it afterwards.
@@ -39,6 +41,7 @@ class Result:
     rounds: int = 0
     faults: int = 0
     met: int = 0
+    keys: int = 0
     revocations: int = 0
     during: int = 0
     begun_during: int = 0
@@ -80,7 +83,8 @@ def found_in(
     covered = coverage(history, revokes, servers)
     return Result(
         rounds=1,
-        revocations=len({each.key_id for each in revokes}),
+        keys=len({each.key_id for each in revokes}),
+        revocations=len({each.key_id for each in revokes if each.receipt}),
         changes=len(history.changes) - len(revokes),
         answers=len(history.answers),
         from_memory=sum(answer.basis == "MEMORY" for answer in history.answers),

@@ -53,4 +53,4 @@ async def test_revocation_is_certain(cluster: Cluster, fault_type: type[Fault], 
     result = await Round(cluster, fault_type, chance, SIZE, fault_type.__name__.lower()).run()
     assert result.violations == []
     assert shortcomings(fault_type, result) == []
-    assert result.revocations == SIZE.revocations
+    assert result.keys == SIZE.revocations

@@ -15,6 +15,7 @@ def result(**more: object) -> Result:
     fields: dict[str, object] = {
         "rounds": 1,
         "faults": 1,
+        "keys": 100,
         "revocations": 100,
         "during": 80,
         "begun_during": 70,
