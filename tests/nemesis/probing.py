@@ -29,7 +29,7 @@ UNDER_WAY_MAX: Final = 15
 AGAIN_SECONDS: Final = 0.1
 """So long afterwards everybody is asked about a revoked key once more."""
 
-ALONE_SECONDS: Final = 0.05
+ALONE_SECONDS: Final = 0.2
 """So often a revoked key is also asked about in calls of its own."""
 
 TOGETHER_SECONDS: Final = 0.05

@@ -16,7 +16,7 @@ from tests.nemesis.probing import Probing, prime
 from tests.nemesis.result import Result, Size, found_in
 from tests.nemesis.server_faults import Nothing
 
-ALONE: Final = 20
+ALONE: Final = 50
 """One of so many keys is revoked while nobody does anything else, so that everybody is asked at once indeed."""
 
 REVOKING_MAX: Final = 24
