@@ -17,7 +17,7 @@ METHOD_COUNT = "/bench.Empty/Count"
 
 async def serve(answer: bytes) -> None:
     """Serve both methods: the empty one, and how often that was called."""
-    from keysvc.rpc.server import OPTIONS  # noqa: PLC0415 (after the settings of gRPC)
+    from keysvc.rpc.server import limited_server  # noqa: PLC0415 (after the settings of gRPC)
 
     calls = 0
 
@@ -29,11 +29,12 @@ async def serve(answer: bytes) -> None:
     async def count(_raw: bytes, _context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
         return str(calls).encode()
 
-    server = grpc.aio.server(options=OPTIONS)
+    services = []
     for path, handle in ((METHOD_VERIFY, verify), (METHOD_COUNT, count)):
         service, method = path.strip("/").split("/")
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {method: grpc.unary_unary_rpc_method_handler(handle)}
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
+        services.append(grpc.method_handlers_generic_handler(service, handlers))
+    server = limited_server(services)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     sys.stdout.write(f"{port}\n")

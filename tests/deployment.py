@@ -14,6 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 from keysvc.app import bootstrap, open_server, open_tls
 from keysvc.core.pepper import Peppers
 from keysvc.lease.terms import Terms
+from keysvc.rpc.limits import Limits as ServerLimits
+from keysvc.rpc.server import LIMITS
 from keysvc.settings import Settings
 from keysvc.storage import Limits, open_storage
 from keysvc.v1 import key_pb2, key_service_pb2, receipt_pb2, verify_pb2, workspace_service_pb2
@@ -177,6 +179,7 @@ class Deployment:
         operator_key: str | None = None,
         limits: Limits = PATIENT,
         terms: Terms = TERMS,
+        server_limits: ServerLimits = LIMITS,
         **tls: Path,
     ) -> Self:
         """Start a server; ``stack`` stops it. Without an operator key one is created.
@@ -190,7 +193,8 @@ class Deployment:
             operator_key = created.reveal()
         storage = await stack.enter_async_context(open_storage(settings, limits=limits))
         server, callers = await stack.enter_async_context(open_server(storage, settings))
-        port = await server.start(settings.listen, await stack.enter_async_context(open_tls(settings, callers)))
+        tls_of_server = await stack.enter_async_context(open_tls(settings, callers))
+        port = await server.start(settings.listen, tls_of_server, server_limits)
         return cls(stack, settings, f"127.0.0.1:{port}", operator_key)
 
     async def client(

@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from keysvc.rpc.server import MESSAGE_BYTES_MAX
+from keysvc.rpc.limits import MESSAGE_BYTES_MAX
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 

@@ -17,7 +17,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from psycopg import sql
 
-from keysvc.rpc.server import CONTRACT, MESSAGE_BYTES_MAX
+from keysvc.rpc.limits import MESSAGE_BYTES_MAX
+from keysvc.rpc.server import CONTRACT
 from keysvc.store.embedded import Record
 from keysvc.v1 import audit_service_pb2, key_pb2, key_service_pb2, verify_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Refused

@@ -5,7 +5,8 @@ from typing import Any
 import grpc
 import pytest
 
-from keysvc.rpc.server import CONTRACT, MESSAGE_BYTES_MAX
+from keysvc.rpc.limits import MESSAGE_BYTES_MAX
+from keysvc.rpc.server import CONTRACT
 from keysvc.v1 import audit_service_pb2, key_pb2, key_service_pb2, verify_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused, request_id
 

@@ -25,7 +25,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from keysvc.core.keystring import is_key_string_in
-from keysvc.rpc.server import CONTRACT, MESSAGE_BYTES_MAX
+from keysvc.rpc.limits import MESSAGE_BYTES_MAX
+from keysvc.rpc.server import CONTRACT
 from keysvc.v1 import audit_service_pb2, key_pb2, workspace_service_pb2
 from tests.deployment import Client, Deployment, request_id
 from tests.hostile import Hostile, Input

@@ -19,8 +19,8 @@ _V1: Final = "grpc.reflection.v1.ServerReflection"
 _VERSIONS: Final = (reflection.SERVICE_NAME, _V1)
 
 
-def add_reflection(server: "grpc.aio.Server", names: list[str]) -> None:
-    """Let a server tell of its services.
+def reflection_handlers(names: list[str]) -> list[grpc.GenericRpcHandler]:
+    """What lets a server tell of its services.
 
     Parameters:
         names: of the services, but for reflection itself.
@@ -33,7 +33,7 @@ def add_reflection(server: "grpc.aio.Server", names: list[str]) -> None:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     handlers = {"ServerReflectionInfo": handler}
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers) for name in _VERSIONS])
+    return [grpc.method_handlers_generic_handler(name, handlers) for name in _VERSIONS]
 
 
 class _SymbolPool:

@@ -1,26 +1,18 @@
 """The gRPC server: our services, health and reflection on one port."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 
 from keysvc.rpc.door import Door, Quick
+from keysvc.rpc.limits import Limits
 from keysvc.rpc.parsing import parsing
-from keysvc.rpc.reflection import add_reflection
+from keysvc.rpc.reflection import reflection_handlers
 from keysvc.rpc.tls import Tls
 from keysvc.v1 import audit_service_pb2, key_service_pb2, usage_service_pb2, workspace_service_pb2
-
-MESSAGE_BYTES_MAX: Final = 1 << 20
-
-OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    # Otherwise a second server on the port would take half of its connections without a word.
-    ("grpc.so_reuseport", 0),
-)
-"""Of gRPC, for every server; the bench measures an empty one with the same."""
 
 CONTRACT: Final = (
     key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
@@ -29,6 +21,8 @@ CONTRACT: Final = (
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
 )
 """The services of the contract."""
+
+LIMITS: Final = Limits()
 
 
 class Server:
@@ -41,36 +35,38 @@ class Server:
     """
 
     def __init__(self, door: Door, servicers: Mapping[str, object], quick: Mapping[str, Mapping[str, Quick]]) -> None:
-        self._server = grpc.aio.server(options=OPTIONS)
-        self._server.add_generic_rpc_handlers(
-            [
+        self._health = health.aio.HealthServicer()
+        self._handlers = [
+            *(
                 door.service(descriptor, servicers[descriptor.name], quick.get(descriptor.name, {}))
                 for descriptor in CONTRACT
-            ]
-        )
-        self._health = health.aio.HealthServicer()
-        self._server.add_generic_rpc_handlers([_health_handler(self._health)])
-        add_reflection(self._server, [descriptor.full_name for descriptor in CONTRACT] + [health.SERVICE_NAME])
+            ),
+            _health_handler(self._health),
+            *reflection_handlers([descriptor.full_name for descriptor in CONTRACT] + [health.SERVICE_NAME]),
+        ]
+        self._server: grpc.aio.Server | None = None
 
-    async def start(self, address: str, tls: Tls | None) -> int:
+    async def start(self, address: str, tls: Tls | None, limits: Limits = LIMITS) -> int:
         """Listen, and say in the health service that we do; the port, which is new if ``address`` asked for port 0.
 
         Parameters:
             address: ``host:port``.
+            limits: what is taken from whoever can connect.
 
         Raises:
             OSError: the address cannot be bound.
         """
+        server = self._server = limited_server(self._handlers, limits)
         try:
             if tls is None:
-                port = self._server.add_insecure_port(address)
+                port = server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, tls.credentials())
+                port = server.add_secure_port(address, tls.credentials())
         except RuntimeError:
             port = 0
         if port == 0:
             raise OSError(f"cannot listen on {address}")
-        await self._server.start()
+        await server.start()
         for name in ("", *(descriptor.full_name for descriptor in CONTRACT)):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return port
@@ -78,7 +74,18 @@ class Server:
     async def stop(self, grace_seconds: float) -> None:
         """Say that we are going, take no more calls, and let those under way finish."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_seconds)
+        if self._server is not None:
+            await self._server.stop(grace_seconds)
+
+
+def limited_server(handlers: Sequence[grpc.GenericRpcHandler], limits: Limits = LIMITS) -> grpc.aio.Server:
+    """A gRPC server as keysvc runs it; the bench measures one that does nothing else."""
+    return grpc.aio.server(
+        handlers=handlers,
+        # Otherwise a second server on the port would take half of its connections without a word.
+        options=[*limits.options(), ("grpc.so_reuseport", 0)],
+        maximum_concurrent_rpcs=limits.calls_max,
+    )
 
 
 def _health_handler(servicer: health.aio.HealthServicer) -> grpc.GenericRpcHandler:
