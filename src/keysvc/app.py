@@ -24,6 +24,7 @@ from keysvc.leasing import REAL, Leasing, Parts, open_leasing, open_waiting
 from keysvc.reloading import Reloaded, reloading
 from keysvc.rpc.door import Door
 from keysvc.rpc.hot import Hot
+from keysvc.rpc.parsing import slow_parser
 from keysvc.rpc.server import Server, check_address
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
 from keysvc.rpc.tls import Pem, Tls
@@ -120,6 +121,8 @@ async def serve(
 
 async def _start(settings: Settings, stack: AsyncExitStack, parts: Parts, *, show_operator_key: bool) -> Started:
     """Build everything; ``stack`` takes it down."""
+    if slow := slow_parser():
+        raise StartError(slow)
     try:
         check_address(settings.listen)
     except OSError as error:

@@ -111,6 +111,12 @@ def test_every_server_command_checks_its_variables(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_a_slow_parser_is_refused(folder: Path) -> None:
+    """Requests would be parsed by Python itself, and everybody would wait for whoever sends large ones."""
+    told = reason(serve("--data-dir", folder / "data", PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python"))
+    assert "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION" in told
+
+
 def test_a_flag_that_is_none_is_named(folder: Path) -> None:
     """A variable for yes or no that says neither stops the start by name, and starts nothing."""
     refused = serve("--data-dir", folder / "data", KEYSVC_ALLOW_PLAINTEXT="maybe")

@@ -1,4 +1,4 @@
-"""Parses the requests of health and reflection, which anybody who can connect may call.
+"""Parses the requests of health and reflection, which anybody who can connect may call, and says what parses.
 
 Left to gRPC, bytes that are no such message would be UNKNOWN with the name of a Python class, and a traceback in the
 log.
@@ -8,10 +8,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.internal import api_implementation
 from google.protobuf.message import DecodeError, Message
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+
+def slow_parser() -> str | None:
+    """Why messages would be parsed slowly, a sentence for who starts a server; None if they are not."""
+    kind = api_implementation.Type()
+    if kind == "upb":
+        return None
+    return (
+        f"protobuf parses with its slow implementation, {kind!r} instead of 'upb': "
+        "unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, and install protobuf from a wheel"
+    )
 
 
 async def parse(raw: bytes, request_class: type[M], context: "grpc.aio.ServicerContext[Any, Any]") -> M:
