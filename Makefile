@@ -10,6 +10,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 TESTS ?= tests
 ROUNDS ?= 30
+NEWEST_TESTS ?= tests/rpc/test_limits.py tests/rpc/test_verify.py tests/rpc/test_tables.py
 REVOCATIONS ?= 60
 BENCH ?= --json build/bench.json
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
@@ -39,9 +40,12 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 ##@ Change
 
-.PHONY: test test-killed nemesis nemesis-promised nemesis-report model bench bench-report format proto lock upgrade release-protos grpcurl clean
+.PHONY: test test-newest test-killed nemesis nemesis-promised nemesis-report model bench bench-report format proto lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+test-newest: .venv-newest/stamp ## Some tests with the newest grpcio, protobuf and all else that the metadata allow
+	@.venv-newest/bin/python -m pytest -n $(WORKERS) $(NEWEST_TESTS)
 
 test-killed: .venv/dev.stamp ## Kill a server under load, ROUNDS times (SEED=… to repeat what an earlier run told)
 	@$(BIN)/python -m pytest -n $(WORKERS) -raP tests/process/test_killed.py --rounds=$(ROUNDS) $(SEED:%=--seed=%)
@@ -84,7 +88,7 @@ grpcurl: ## Install grpcurl into .tools/bin (needs Go), for the tests that drive
 	@GOBIN='$(CURDIR)/.tools/bin' go install $(GRPCURL)
 
 clean: ## Remove all that was built or installed here, but never the data in .keysvc/
-	@rm -rf .venv .venv-proto .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-proto .venv-newest .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find src tests tools bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 ##@ Check
@@ -117,8 +121,8 @@ check-breaking: .venv/dev.stamp ## Does the contract keep every released promise
 # The environments. The folder itself is only looked at (order-only, phony): it is made if missing, and every call
 # makes sure that it still works.
 
-.PHONY: .venv .venv-proto
-.venv .venv-proto:
+.PHONY: .venv .venv-proto .venv-newest
+.venv .venv-proto .venv-newest:
 	@command -v '$(PYTHON)' >/dev/null || { echo 'There is no $(PYTHON): install Python 3.11 or newer.' >&2; exit 1; }
 	@'$(PYTHON)' tools/environment.py $@
 
@@ -141,4 +145,10 @@ check-breaking: .venv/dev.stamp ## Does the contract keep every released promise
 .venv-proto/stamp: requirements/proto.txt | .venv-proto
 	@echo 'Installing $< …'
 	@.venv-proto/bin/$(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+.venv-newest/stamp: requirements/newest.txt pyproject.toml | .venv-newest
+	@echo 'Installing $< …'
+	@.venv-newest/bin/$(PIP_INSTALL) --require-hashes -r $<
+	@.venv-newest/bin/$(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@

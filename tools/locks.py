@@ -31,7 +31,8 @@ def wanted(name: str) -> tuple[str, ...]:
 SERVER = (*BASE, *EXTRAS["server"], *wanted("pins"))
 RUN = (*SERVER, *EXTRAS["embedded"], *BUILD)
 
-# `dev` holds all others but `proto` and is resolved first: they take its versions.
+# `dev` holds all others but these and is resolved first: they take its versions.
+ALONE = frozenset({"proto", "newest"})
 LOCKS = {
     "dev": (*RUN, *wanted("dev")),
     "run": RUN,
@@ -39,6 +40,8 @@ LOCKS = {
     "build": BUILD,
     "bench": wanted("bench"),
     "proto": wanted("proto"),
+    # Without the pins.
+    "newest": (*BASE, *EXTRAS["server"], *EXTRAS["embedded"], *BUILD, *wanted("newest")),
 }
 
 
@@ -52,7 +55,7 @@ def write(name: str, *, upgrade: bool) -> None:
     lock = FOLDER / f"{name}.txt"
     command = ["uv", "pip", "compile", "-", "--quiet", "--no-config", *OPTIONS, "--output-file", str(lock)]
     command += ["--custom-compile-command", "make lock"]
-    if name not in {"dev", "proto"}:
+    if name not in {"dev", *ALONE}:
         command += ["--constraint", str(FOLDER / "dev.txt")]
     if upgrade:
         command += ["--upgrade"]

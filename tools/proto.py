@@ -1,7 +1,7 @@
 """The Python code of the contract: `write` generates src/keysvc/v1 from protos/, `check` tells whether it still fits.
 
-Runs in .venv-proto, because the generator sets the oldest grpcio and protobuf that may run its code. The same protos
-and the same lock give the same bytes.
+Runs in .venv-proto, because the generator sets the oldest grpcio and protobuf that may run its code; so `check` also
+imports all of it there. The same protos and the same lock give the same bytes.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import filecmp
 import shutil
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 from grpc_tools import protoc
@@ -49,6 +50,13 @@ def differences(made: Path, kept: Path) -> list[str]:
     return sorted(names.difference(same))
 
 
+def import_all(source: Path) -> None:
+    """Import every module of the package; raises what it raises."""
+    sys.path.insert(0, str(source))
+    for path in sorted((source / PACKAGE).glob("*.py")):
+        import_module(".".join((*PACKAGE.parts, path.stem)))
+
+
 def main() -> int:
     """Do what the command line says; 1 if the generated code is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -63,6 +71,8 @@ def main() -> int:
         elif found := differences(made, kept):
             print(f"Not what the protos generate: {', '.join(str(kept / name) for name in found)}. Run `make proto`.")
             return 1
+        else:
+            import_all(SOURCE)
     return 0
 
 
