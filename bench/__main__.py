@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, replace
@@ -77,23 +78,23 @@ def main() -> int:
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     try:
-        report = run(names, effort, Size(keys, options.workspaces), options.seed, console)
+        report = run(names, effort, Size(keys, options.workspaces), options.seed, console, options.json)
     except GoMissingError as error:
         console.print(str(error), soft_wrap=True)
         return 1
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
     return 1 if report["failures"] else 0
 
 
-def run(names: Sequence[str], effort: Effort, size: Size, chance: int, console: Console) -> dict[str, Any]:
-    """Measure the topics, and print each as soon as it is known.
+def run(  # noqa: PLR0913, PLR0917 (all that a run depends on)
+    names: Sequence[str], effort: Effort, size: Size, chance: int, console: Console, file: Path | None
+) -> dict[str, Any]:
+    """Measure the topics, and print and write down each as soon as it is known.
 
     Raises:
         GoMissingError: there is no load generator.
     """
     report: dict[str, Any] = {"topics": [], "failures": {}}
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="keysvc-bench-load-") as folder, open_deployment() as deployment:
         program = generator.build(Path(folder))
         operator = deployment.bootstrap()
@@ -125,6 +126,10 @@ def run(names: Sequence[str], effort: Effort, size: Size, chance: int, console: 
             else:
                 console.print(table(topic))
                 report["topics"].append(asdict(topic))
+            report["seconds"] = time.monotonic() - began
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(report, indent=2) + "\n")
     for name, reason in report["failures"].items():
         console.print(f"FAILED: {name}: {reason}", style="bold red", soft_wrap=True)
     return report

@@ -198,8 +198,7 @@ def build(folder: Path) -> Path:
     go = shutil.which("go")
     if go is None:
         raise GoMissingError(
-            "the load generator (bench/load) is a Go program: install Go 1.24 or newer (Debian: golang), "
-            "or run only what does without it; --help says which topics those are"
+            "the load generator (bench/load) is a Go program, and there is no Go: install 1.24 or newer (Debian: golang)"
         )
     program = folder / "load"
     done = subprocess.run(  # noqa: S603 (a fixed command)

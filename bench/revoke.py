@@ -45,7 +45,7 @@ async def measure(session: Session) -> Topic:
     refused = 0
     for holders in session.effort.holders:
         with session.deployment.serve_several(holders, *one_worker()) as served:
-            busy = session.pool.take(LOADED_KEYS if len(session.pool) > 100 * LOADED_KEYS else 10)
+            busy = session.pool.take(min(LOADED_KEYS, len(session.pool) // 20))
             await session.prime(served, busy)
             for loaded in (False, True):
                 keys = session.pool.take(session.effort.revocations)

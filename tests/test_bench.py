@@ -17,7 +17,7 @@ import pytest
 
 from bench.contest import Keysvc
 from bench.deployment import open_deployment
-from bench.generator import Answers, Generator, Kind, Loop, WrongAnswersError, build
+from bench.generator import Answers, Generator, GoMissingError, Kind, Loop, WrongAnswersError, build
 from bench.page import page
 from bench.seeding import Size, seed
 from bench.session import QUICK, Pool, Session, body, create_caller, settle
@@ -161,6 +161,13 @@ async def test_a_latency_counts_from_when_the_call_was_due(session: Session) -> 
             else:
                 assert answers.answered > 100
                 assert answers.shed == 0
+
+
+def test_a_machine_without_go_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator is built by the bench; where that cannot be, a sentence says so."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(GoMissingError, match=r"install 1\.24 or newer"):
+        build(tmp_path)
 
 
 def test_answers_are_checked_one_and_all() -> None:
