@@ -194,7 +194,8 @@ class GoodFields(Fields):
         """As ``Fields.each``."""
         if len(texts) > items_max:
             self.bad(field, f"must have at most {items_max} items")
-        return tuple(dict.fromkeys(map(parse, texts)))
+        # A slice: to iterate over a field of a message ends with an exception that is raised and caught.
+        return tuple(dict.fromkeys(map(parse, texts[:])))
 
 
 GOOD: Final = GoodFields()
