@@ -11,13 +11,14 @@ from uuid import uuid4
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from keysvc.app import bootstrap, open_server, open_tls
+from keysvc.app import bootstrap, open_server
 from keysvc.core.pepper import Peppers
 from keysvc.lease.terms import Terms
 from keysvc.rpc.limits import Limits as ServerLimits
 from keysvc.rpc.server import LIMITS
 from keysvc.settings import Settings
 from keysvc.storage import Limits, open_storage
+from keysvc.tls import open_tls
 from keysvc.v1 import key_pb2, key_service_pb2, receipt_pb2, verify_pb2, workspace_service_pb2
 from keysvc.v1.audit_service_pb2_grpc import AuditServiceStub
 from keysvc.v1.key_service_pb2_grpc import KeyServiceStub

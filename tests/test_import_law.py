@@ -18,7 +18,7 @@ SOURCE = Path(keysvc.__file__).parent
 ALL = frozenset(
     {
         *("v1", "core", "service", "lease", "store", "rpc", "cli"),
-        *("app", "storage", "leasing", "settings", "logs", "stopping", "reloading"),
+        *("app", "storage", "leasing", "tls", "settings", "logs", "stopping", "reloading"),
     }
 )
 
@@ -35,6 +35,7 @@ LAW: Mapping[str, frozenset[str]] = {
     "reloading": frozenset(),
     "storage": frozenset({"core", "settings", "store"}),
     "leasing": frozenset({"lease", "service", "storage", "store"}),
+    "tls": frozenset({"reloading", "rpc", "service", "settings"}),
     "app": ALL - {"cli"},
     "cli": ALL,
     "__main__": frozenset({"cli"}),

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -21,13 +20,11 @@ from keysvc.core.permission import Permission
 from keysvc.core.usage import Meter
 from keysvc.lease.terms import boottime
 from keysvc.leasing import REAL, Leasing, Parts, open_leasing, open_waiting
-from keysvc.reloading import Reloaded, reloading
 from keysvc.rpc.door import Door
 from keysvc.rpc.hot import Hot
 from keysvc.rpc.parsing import slow_parser
 from keysvc.rpc.server import Server, check_address
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
-from keysvc.rpc.tls import Pem, Tls
 from keysvc.rpc.translate.verify import Answers, describe
 from keysvc.service.callers import Call, Caller, Callers
 from keysvc.service.confirming import Confirming
@@ -44,7 +41,7 @@ from keysvc.service.tenancy import Tenancy
 from keysvc.service.updating import Updating
 from keysvc.service.upkeep import Upkeep
 from keysvc.service.verifying import Verifying
-from keysvc.settings import SettingError, Settings, read_certificate_callers
+from keysvc.settings import SettingError, Settings
 from keysvc.stopping import stop_signal
 from keysvc.storage import OpenDatabase, StartError, Storage, open_database, open_storage
 from keysvc.store.changes import Changes
@@ -54,6 +51,7 @@ from keysvc.store.lookups import Lookups
 from keysvc.store.peppers import PepperStore
 from keysvc.store.sweeper import Sweeper
 from keysvc.store.usage_totals import UsageTotals
+from keysvc.tls import open_tls
 
 DRAIN_SECONDS: Final = 1.5
 """How long calls under way may take to finish at the end; together with the database's end less than 5 s."""
@@ -143,44 +141,6 @@ async def _start(settings: Settings, stack: AsyncExitStack, parts: Parts, *, sho
         operator_key = await _create_operator(storage, another=False)
     has_operator = await _reading(storage).has_operator()
     return Started(address, tls is not None, operator_key, has_operator)
-
-
-@asynccontextmanager
-async def open_tls(settings: Settings, callers: Callers) -> AsyncIterator[Tls | None]:
-    """The TLS of a server, if it speaks it. Its files, and that of the callers, are used again when they change.
-
-    Raises:
-        SettingError: one of them cannot be used.
-    """
-    if settings.tls_cert is None or settings.tls_key is None:
-        yield None
-        return
-    read = partial(_read_pem, settings, settings.tls_cert, settings.tls_key)
-    files = [settings.tls_cert, settings.tls_key, *([settings.tls_client_ca] if settings.tls_client_ca else [])]
-    # First what notices changes, then what reads: nothing that changes in between is missed.
-    changing = [Reloaded(files, lambda: tls.replace(read()))]
-    tls = Tls(read())
-    if settings.tls_callers is not None:
-        use = partial(_use_callers, callers, settings.tls_callers)
-        changing.append(Reloaded([settings.tls_callers], use))
-        use()
-    async with reloading(*changing):
-        yield tls
-
-
-def _read_pem(settings: Settings, cert: Path, key: Path) -> Pem:
-    """The files of TLS; raises ``SettingError``."""
-    settings.check_tls()
-    client_ca = settings.tls_client_ca
-    try:
-        return Pem(cert.read_bytes(), key.read_bytes(), client_ca.read_bytes() if client_ca else None)
-    except OSError as error:
-        raise SettingError(f"cannot read {error.filename}: {error.strerror}") from None
-
-
-def _use_callers(callers: Callers, path: Path) -> None:
-    """Read the callers without a key; raises ``SettingError``."""
-    callers.replace_certificates(read_certificate_callers(path))
 
 
 async def bootstrap(settings: Settings, *, another: bool) -> KeyString | None:
