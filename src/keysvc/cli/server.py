@@ -14,6 +14,26 @@ import typer
 from keysvc.cli.command import SectionedCommand
 from keysvc.cli.connection import CLIENT_VARIABLES
 from keysvc.cli.failure import ExitCode, Failure
+from keysvc.cli.server_options import (
+    CLOCK_RATE,
+    LEASE_MARGIN_SECONDS,
+    LISTEN_DEFAULT,
+    AllowPlaintextOption,
+    ClockRateOption,
+    DatabaseUrlOption,
+    DataDirOption,
+    LeaseMarginSecondsOption,
+    LeaseSecondsOption,
+    ListenOption,
+    MemoryOption,
+    PeppersFileOption,
+    RenewSecondsOption,
+    StaleSecondsOption,
+    TlsCallersOption,
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+)
 from keysvc.cli.start_page import show_start_page
 from keysvc.stopping import interruptible
 
@@ -22,113 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ListenOption = Annotated[
-    str, typer.Option(envvar="KEYSVC_LISTEN", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")
-]
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="KEYSVC_DATA_DIR", metavar="DIR", help="Folder of an embedded PostgreSQL of its own. Default: .keysvc"
-    ),
-]
-DatabaseUrlOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="KEYSVC_DATABASE_URL",
-        metavar="URL",
-        help="PostgreSQL 14 or newer instead: postgresql://user@host/database",
-    ),
-]
-PeppersFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="KEYSVC_PEPPERS_FILE",
-        metavar="FILE",
-        help="Peppers, comma-separated, newest first, if KEYSVC_PEPPERS does not hold them. Must be given with an "
-        "external database; beside an embedded one they are made.",
-    ),
-]
-TlsCertOption = Annotated[
-    Path | None, typer.Option(envvar="KEYSVC_TLS_CERT", metavar="FILE", help="Certificate chain of the server, PEM.")
-]
-TlsKeyOption = Annotated[
-    Path | None, typer.Option(envvar="KEYSVC_TLS_KEY", metavar="FILE", help="Its private key, PEM.")
-]
-TlsClientCaOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="KEYSVC_TLS_CLIENT_CA",
-        metavar="FILE",
-        help="Clients must have a certificate signed by one of these, PEM.",
-    ),
-]
-TlsCallersOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="KEYSVC_TLS_CALLERS",
-        metavar="FILE",
-        help="Names of clients' certificates that need no key, and their permissions, TOML.",
-    ),
-]
-AllowPlaintextOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-plaintext",
-        envvar="KEYSVC_ALLOW_PLAINTEXT",
-        help="Listen beyond this machine without TLS: keys cross the network in clear.",
-    ),
-]
-LeaseSecondsOption = Annotated[
-    float,
-    typer.Option(
-        envvar="KEYSVC_LEASE_SECONDS",
-        metavar="SECONDS",
-        help="How long answers come from memory without word from the database.",
-    ),
-]
-RenewSecondsOption = Annotated[
-    float | None,
-    typer.Option(
-        envvar="KEYSVC_RENEW_SECONDS",
-        metavar="SECONDS",
-        help="How often that is renewed. Default: a sixth of the lease.",
-    ),
-]
-StaleSecondsOption = Annotated[
-    float,
-    typer.Option(
-        envvar="KEYSVC_STALE_SECONDS",
-        metavar="SECONDS",
-        help="How long to go on from memory while the database is away; a revocation may have to wait so much longer.",
-    ),
-]
-ClockRateOption = Annotated[
-    float,
-    typer.Option(
-        envvar="KEYSVC_CLOCK_RATE",
-        metavar="FACTOR",
-        help="How much faster one machine's clock may go than another's; the same everywhere.",
-    ),
-]
-LeaseMarginSecondsOption = Annotated[
-    float,
-    typer.Option(
-        envvar="KEYSVC_LEASE_MARGIN_SECONDS",
-        metavar="SECONDS",
-        help="Added to every wait for leases to end; the same everywhere.",
-    ),
-]
-MemoryOption = Annotated[
-    int,
-    typer.Option(
-        envvar="KEYSVC_MEMORY_MIB", metavar="MIB", min=1, help="What remembered keys may take; most take under 1 KB."
-    ),
-]
 AnotherOption = Annotated[bool, typer.Option("--another", help="Create one even if there is one already.")]
-
-CLOCK_RATE = 1.2
-LEASE_MARGIN_SECONDS = 0.05
-_LISTEN_DEFAULT = "127.0.0.1:50051"
 
 
 def register(app: typer.Typer) -> None:
@@ -140,7 +54,7 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     *,
-    listen: ListenOption = _LISTEN_DEFAULT,
+    listen: ListenOption = LISTEN_DEFAULT,
     data_dir: DataDirOption = None,
     database_url: DatabaseUrlOption = None,
     peppers_file: PeppersFileOption = None,
@@ -194,7 +108,7 @@ def serve(
 def bootstrap(
     *,
     another: AnotherOption = False,
-    listen: ListenOption = _LISTEN_DEFAULT,
+    listen: ListenOption = LISTEN_DEFAULT,
     data_dir: DataDirOption = None,
     database_url: DatabaseUrlOption = None,
     peppers_file: PeppersFileOption = None,
@@ -242,7 +156,7 @@ def migrate(
     """
     from keysvc import storage  # noqa: PLC0415 (as above)
 
-    settings = server_settings(_LISTEN_DEFAULT, data_dir, database_url, needs_peppers=False)
+    settings = server_settings(LISTEN_DEFAULT, data_dir, database_url, needs_peppers=False)
     before, now = run_here(interruptible(storage.migrate_database(settings)))
     if before == now:
         typer.echo(f"The database has schema {now} already.")

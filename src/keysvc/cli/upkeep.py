@@ -15,15 +15,14 @@ from keysvc.cli.contract import Wait
 from keysvc.cli.failure import Failure
 from keysvc.cli.output import Column, Output
 from keysvc.cli.receipt import ReasonOption, WaitOption, receipt_rows
-from keysvc.cli.server import (
+from keysvc.cli.server import run_here, server_settings
+from keysvc.cli.server_options import (
     CLOCK_RATE,
     LEASE_MARGIN_SECONDS,
     ClockRateOption,
     DatabaseUrlOption,
     DataDirOption,
     LeaseMarginSecondsOption,
-    run_here,
-    server_settings,
 )
 from keysvc.cli.text import to_json, write
 from keysvc.cli.values import format_distance, format_duration, format_wait
