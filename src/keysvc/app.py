@@ -20,10 +20,11 @@ from keysvc.core.permission import Permission
 from keysvc.core.usage import Meter
 from keysvc.lease.terms import boottime
 from keysvc.leasing import REAL, Leasing, Parts, open_leasing, open_waiting
+from keysvc.rpc.address import check_address
 from keysvc.rpc.door import Door
 from keysvc.rpc.hot import Hot
 from keysvc.rpc.parsing import slow_parser
-from keysvc.rpc.server import Server, check_address
+from keysvc.rpc.server import Server
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
 from keysvc.rpc.translate.verify import Answers, describe
 from keysvc.service.callers import Call, Caller, Callers

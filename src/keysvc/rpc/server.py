@@ -1,6 +1,5 @@
 """The gRPC server: our services, health and reflection on one port."""
 
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -98,19 +97,3 @@ def _health_handler(servicer: health.aio.HealthServicer) -> grpc.GenericRpcHandl
         ),
     }
     return grpc.method_handlers_generic_handler(health.SERVICE_NAME, handlers)
-
-
-def check_address(listen: str) -> None:
-    """Raise ``OSError`` if nobody can listen there: before anything is built, and with the reason, which gRPC hides.
-
-    Parameters:
-        listen: ``host:port``.
-    """
-    host, _, port = listen.rpartition(":")
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    ):
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
