@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from keysvc.core.revision import Revision
 from keysvc.lease.news import SUBJECTS_MAX, Census, Log, Member, News
+from keysvc.store.database import Database
+from keysvc.store.leases import remove_members
 from tests.store.lease_tables import RealTables, Tables, TwinTables
 
 A, B = UUID(int=0xA), UUID(int=0xB)
@@ -318,3 +320,17 @@ def test_the_twin_answers_as_postgresql_does(database_url: str) -> None:
             compare()
         finally:
             runner.run(real.close())
+
+
+async def test_members_are_removed_by_a_range_of_ids(database_url: str) -> None:
+    """Both ends belong to it, and nobody beside it is touched."""
+    tables, database = RealTables(database_url), Database(database_url, limit_seconds=LIMIT_SECONDS)
+    try:
+        for number in range(9, 15):
+            await join(tables, UUID(int=number))
+        await remove_members(database, UUID(int=10), UUID(int=13))
+        census = await tables.registry.count(LIMIT_SECONDS)
+        assert {member.id.int for member in census.members} == {9, 14}
+    finally:
+        await database.close()
+        await tables.close()

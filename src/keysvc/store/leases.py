@@ -13,7 +13,7 @@ import psycopg
 import structlog
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
-from sqlalchemy import text
+from sqlalchemy import delete, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,6 +21,7 @@ from keysvc.core.revision import Revision
 from keysvc.lease.news import SUBJECTS_MAX, Census, Change, Log, Member, News
 from keysvc.store.database import Database, connect_arguments
 from keysvc.store.line import Line
+from keysvc.store.schema import lease_member
 
 TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 """The timeline of the write-ahead log, which every promotion changes."""
@@ -179,6 +180,15 @@ class Registry:
     async def find_open(self) -> list[int]:
         """The revisions of changes that nobody has marked as final for a while."""
         return [seq for (seq,) in await self._line.ask(self._find_open)]
+
+
+async def remove_members(database: Database, first: UUID, last: UUID) -> None:
+    """Delete all members whose ids are in a range: those of a process that has ended."""
+
+    async def work(connection: AsyncConnection, _attempt: int) -> None:
+        await connection.execute(delete(lease_member).where(lease_member.c.member_id.between(first, last)))
+
+    await database.run(work, commit=True)
 
 
 class Listener:
