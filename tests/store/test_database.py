@@ -7,13 +7,15 @@ import sys
 
 import psycopg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keysvc.store.database import abandon
+from keysvc.store.database import Database, abandon
 
 ANSWERED_TOO_LATE = """
 import asyncio, sys, time
 import psycopg
-from keysvc.store.database import abandon
+from keysvc.store.database import Database, abandon
 
 async def main():
     connection = await psycopg.AsyncConnection.connect(sys.argv[1])
@@ -69,3 +71,29 @@ def test_an_answer_that_comes_too_late_does_not_kill_the_process(database_url: s
         env={**os.environ, "MALLOC_PERTURB_": "165"},  # what is freed is overwritten: reading it does not go well
     )
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+async def test_reads_can_take_turns_with_transactions_on_one_connection(database_url: str) -> None:
+    """Where there are few connections: each work gets its result, a read is still no transaction, a change is one."""
+    database = Database(database_url, limit_seconds=20, readings_max=0, connections_max=1, application_name="one")
+
+    async def number(connection: AsyncConnection) -> int:
+        return int((await connection.execute(text("SELECT txid_current()"))).scalar_one())
+
+    async def numbers(connection: AsyncConnection, *_: object) -> tuple[int, int]:
+        return await number(connection), await number(connection)
+
+    try:
+        done = await asyncio.gather(
+            *(each for _ in range(5) for each in (database.read(numbers), database.run(numbers, commit=True)))
+        )
+        reads, transactions = done[::2], done[1::2]
+        assert all(first != second for first, second in reads)
+        assert all(first == second for first, second in transactions)
+        with psycopg.connect(database_url) as connection:
+            query = (
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'one' AND datname = current_database()"
+            )
+            assert connection.execute(query).fetchone() == (1,)
+    finally:
+        await database.close()

@@ -11,7 +11,6 @@ be away, all who wait hear it at once, instead of finding out one after the othe
 import asyncio
 import os
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -21,9 +20,10 @@ import psycopg
 import structlog
 from psycopg.errors import LockNotAvailable, ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from keysvc.core.errors import Overloaded, Unavailable
+from keysvc.store.lane import Lane
 
 T = TypeVar("T")
 Held: TypeAlias = list[psycopg.AsyncConnection[Any]]
@@ -31,7 +31,6 @@ Held: TypeAlias = list[psycopg.AsyncConnection[Any]]
 _log = structlog.get_logger("keysvc.store")
 
 ATTEMPTS_MAX: Final = 4
-WAITING_MAX: Final = 1_000
 _PAUSE_SECONDS: Final = 0.02
 
 SESSION_OPTIONS: Final = " ".join(
@@ -97,42 +96,6 @@ class Reachability:
         self._was_reached, self._is_told = True, False
 
 
-class _Lane:
-    """Connections of one kind, and who waits for one to be free.
-
-    Parameters:
-        engine: has a pool of ``connections_max``.
-    """
-
-    def __init__(self, engine: AsyncEngine, connections_max: int) -> None:
-        self.engine = engine
-        self._free = connections_max
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def enter(self) -> None:
-        """Wait for a connection to be free; raises what ``refuse`` is told."""
-        if self._free:
-            self._free -= 1
-        elif len(self._waiting) < WAITING_MAX:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        else:
-            raise Overloaded("too much work is waiting for the database")
-
-    def leave(self) -> None:
-        """Let the next one have the connection."""
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
-        else:
-            self._free += 1
-
-    def refuse(self, message: str) -> None:
-        """Tell all who wait that the database cannot be reached."""
-        while self._waiting:
-            self._waiting.popleft().set_exception(Unavailable(message))
-
-
 class Database:
     """Connections for everything but the look-ups of Verify: some for transactions, and some for single reads.
 
@@ -140,7 +103,7 @@ class Database:
         url: whatever libpq takes: ``postgresql://…``.
         limit_seconds: how long one piece of work may take.
         connections_max: how many transactions there may be at once.
-        readings_max: how many single reads there may be at once.
+        readings_max: how many single reads there may be at once; 0: they take turns with the transactions.
         application_name: what operators see in ``pg_stat_activity``.
     """
 
@@ -167,18 +130,22 @@ class Database:
             pool_use_lifo=True,
             hide_parameters=True,
         )
-        self._transactions = _Lane(create(pool_size=connections_max), connections_max)
+        self._engine = create(pool_size=connections_max)
+        self._transactions = self._readings = Lane(connections_max)
         # Always without a transaction: to begin and end one, or to change between the two, takes as long as the read.
-        reading = create(pool_size=readings_max, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
-        self._readings = _Lane(reading, readings_max)
+        if readings_max:
+            self._reading = create(pool_size=readings_max, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+            self._readings = Lane(readings_max)
+        else:
+            self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
         """Let what is under way finish, then close all connections."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._limit_seconds)
-        await self._transactions.engine.dispose()
-        await self._readings.engine.dispose()
+        await self._engine.dispose()
+        await self._reading.dispose()
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run ``work`` that only reads, each statement by itself; again on another connection if one is lost.
@@ -189,7 +156,7 @@ class Database:
         """
 
         async def attempt(_number: int, held: Held) -> T:
-            async with self._readings.engine.connect() as connection:
+            async with self._reading.connect() as connection:
                 held.append(await _driver(connection))
                 return await work(connection)
 
@@ -211,7 +178,7 @@ class Database:
         """
 
         async def attempt(number: int, held: Held) -> T:
-            async with self._transactions.engine.connect() as connection:
+            async with self._engine.connect() as connection:
                 held.append(await _driver(connection))
                 result = await work(connection, number)
                 if commit:
@@ -220,7 +187,7 @@ class Database:
 
         return await asyncio.shield(self._spawn(self._in_turn(self._transactions, attempt)))
 
-    async def _in_turn(self, lane: _Lane, attempt: Callable[[int, Held], Coroutine[Any, Any, T]]) -> T:
+    async def _in_turn(self, lane: Lane, attempt: Callable[[int, Held], Coroutine[Any, Any, T]]) -> T:
         """Wait for a connection to be free, and use it."""
         await lane.enter()
         try:
