@@ -18,7 +18,8 @@ SOURCE = Path(keysvc.__file__).parent
 ALL = frozenset(
     {
         *("v1", "core", "service", "lease", "store", "rpc", "cli"),
-        *("app", "storage", "leasing", "tls", "settings", "logs", "stopping", "reloading"),
+        *("app", "worker", "workers", "storage", "leasing", "tls", "settings", "capacity", "logs"),
+        *("stopping", "reloading"),
     }
 )
 
@@ -29,14 +30,17 @@ LAW: Mapping[str, frozenset[str]] = {
     "service": frozenset({"core", "lease"}),
     "store": frozenset({"core", "lease"}),
     "rpc": frozenset({"core", "service", "v1"}),
-    "settings": frozenset({"core", "lease"}),
+    "capacity": frozenset(),
+    "settings": frozenset({"capacity", "core", "lease"}),
     "logs": frozenset({"core"}),
     "stopping": frozenset(),
     "reloading": frozenset(),
-    "storage": frozenset({"core", "settings", "store"}),
+    "storage": frozenset({"capacity", "core", "settings", "store"}),
     "leasing": frozenset({"lease", "service", "storage", "store"}),
     "tls": frozenset({"reloading", "rpc", "service", "settings"}),
-    "app": ALL - {"cli"},
+    "app": ALL - {"cli", "worker", "workers"},
+    "worker": frozenset({"app", "capacity", "leasing", "logs", "settings", "stopping", "storage"}),
+    "workers": frozenset({"app", "capacity", "core", "leasing", "rpc", "settings", "storage", "store", "worker"}),
     "cli": ALL,
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(),

@@ -3,23 +3,24 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
 
+from keysvc.capacity import Lanes
 from keysvc.core.errors import Overloaded, Unavailable
 from keysvc.core.keystring import KeyString
 from keysvc.core.page import PageTokens
 from keysvc.core.permission import Permission
 from keysvc.core.usage import Meter
 from keysvc.lease.terms import boottime
-from keysvc.leasing import REAL, Leasing, Parts, open_leasing, open_waiting
+from keysvc.leasing import REAL, Leasing, Parts, Worker, open_leasing, open_waiting
 from keysvc.rpc.address import check_address
 from keysvc.rpc.door import Door
 from keysvc.rpc.hot import Hot
@@ -43,7 +44,7 @@ from keysvc.service.updating import Updating
 from keysvc.service.upkeep import Upkeep
 from keysvc.service.verifying import Verifying
 from keysvc.settings import SettingError, Settings
-from keysvc.stopping import stop_signal
+from keysvc.stopping import stop_signal, unless_stopped
 from keysvc.storage import OpenDatabase, StartError, Storage, open_database, open_storage
 from keysvc.store.changes import Changes
 from keysvc.store.database import Database
@@ -92,7 +93,7 @@ class Started:
 async def serve(
     settings: Settings, announce: Callable[[Started], None], *, show_operator_key: bool, parts: Parts = REAL
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then finish calls under way and take everything down, the database last.
+    """Serve as one process until SIGINT or SIGTERM; then take everything down, the database last.
 
     Parameters:
         announce: called once when the server answers.
@@ -102,46 +103,78 @@ async def serve(
     Raises:
         StartError: it cannot start.
     """
+
+    async def start(stack: AsyncExitStack) -> Started:
+        try:
+            check_address(settings.listen)
+        except OSError as error:
+            raise cannot_listen(settings.listen, error) from None
+        storage = await stack.enter_async_context(open_storage(settings, lanes=Lanes.of(settings.connections)))
+        port = await listen(storage, settings, stack, parts)
+        address = f"{settings.listen.rpartition(':')[0]}:{port}"
+        return await tell_started(storage, settings, address, show_operator_key=show_operator_key)
+
+    await serve_until_stopped(start, announce)
+
+
+async def serve_until_stopped(
+    start: Callable[[AsyncExitStack], Coroutine[Any, Any, Started]], announce: Callable[[Started], None]
+) -> None:
+    """Start, and take everything down when a signal says so, also while it starts.
+
+    Parameters:
+        start: builds everything; the stack takes it down.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    if slow := slow_parser():
+        raise StartError(slow)
     stopped = stop_signal()
     async with AsyncExitStack() as stack:
-        starting = asyncio.create_task(_start(settings, stack, parts, show_operator_key=show_operator_key))
-        stopping = asyncio.create_task(stopped.wait())
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-        else:
-            announce(starting.result())
-            _log.info("serving", address=starting.result().address)
-            await stopping
+        started = await unless_stopped(stopped, start(stack))
+        if started is not None:
+            announce(started)
+            _log.info("serving", address=started.address)
+            await stopped.wait()
         _log.info("stopping")
     _log.info("stopped")
 
 
-async def _start(settings: Settings, stack: AsyncExitStack, parts: Parts, *, show_operator_key: bool) -> Started:
-    """Build everything; ``stack`` takes it down."""
-    if slow := slow_parser():
-        raise StartError(slow)
-    try:
-        check_address(settings.listen)
-    except OSError as error:
-        raise StartError(f"--listen (KEYSVC_LISTEN): cannot listen on {settings.listen}: {error.strerror}") from None
-    storage = await stack.enter_async_context(open_storage(settings))
-    server, callers = await stack.enter_async_context(open_server(storage, settings, parts))
+def cannot_listen(address: str, error: OSError) -> StartError:
+    """Nobody can listen at an address."""
+    return StartError(f"--listen (KEYSVC_LISTEN): cannot listen on {address}: {error.strerror}")
+
+
+async def listen(
+    storage: Storage, settings: Settings, stack: AsyncExitStack, parts: Parts = REAL, worker: Worker | None = None
+) -> int:
+    """Build a server on an open database, and let it listen; its port.
+
+    Parameters:
+        stack: takes it down: calls under way finish, then the counts are written and the lease is given up.
+        worker: which one we are, if several share the port.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    server, callers = await stack.enter_async_context(open_server(storage, settings, parts, worker))
     try:
         tls = await stack.enter_async_context(open_tls(settings, callers))
-        port = await server.start(settings.listen, tls)
+        return await server.start(settings.listen, tls)
     except SettingError as error:
         raise StartError(str(error)) from None
     except OSError as error:
         raise StartError(f"--listen (KEYSVC_LISTEN): {error}") from None
-    address = f"{settings.listen.rpartition(':')[0]}:{port}"
-    # Last: a key that is made by a start which then fails would never be seen.
+
+
+async def tell_started(storage: Storage, settings: Settings, address: str, *, show_operator_key: bool) -> Started:
+    """What the start page tells. Comes last: a key that is made by a start which then fails would never be seen."""
     operator_key = None
     if show_operator_key and settings.database_url is None:
         operator_key = await _create_operator(storage, another=False)
     has_operator = await _reading(storage).has_operator()
-    return Started(address, tls is not None, operator_key, has_operator)
+    return Started(address, settings.tls_cert is not None, operator_key, has_operator)
 
 
 async def bootstrap(settings: Settings, *, another: bool) -> KeyString | None:
@@ -168,30 +201,29 @@ async def open_upkeep(settings: Settings) -> AsyncIterator[tuple[OpenDatabase, U
 
 @asynccontextmanager
 async def open_server(
-    storage: Storage, settings: Settings, parts: Parts = REAL
+    storage: Storage, settings: Settings, parts: Parts = REAL, worker: Worker | None = None
 ) -> AsyncIterator[tuple[Server, Callers]]:
-    """A server on an open database, not listening yet, and who decides on its callers."""
+    """A server on an open database, not listening yet, and who decides on its callers.
+
+    Parameters:
+        worker: which one it is, if several share the port.
+    """
     async with (
-        open_leasing(storage, settings.terms, parts, bytes_max=settings.memory_mib << 20) as leasing,
-        _open_server(storage, leasing) as opened,
+        open_leasing(storage, settings.terms, parts, bytes_max=settings.memory_mib << 20, worker=worker) as leasing,
+        _open_background(storage, settings) as background,
+        _open_server(storage, leasing, background, shares_port=worker is not None) as opened,
     ):
         yield opened
 
 
 @asynccontextmanager
-async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tuple[Server, Callers]]:
+async def _open_server(
+    storage: Storage, leasing: Leasing, background: Database, *, shares_port: bool
+) -> AsyncIterator[tuple[Server, Callers]]:
     """A server that answers from memory."""
     lookups = Lookups(storage.url, describe, limit_seconds=storage.limits.look_up_seconds)
     changes = Changes(storage.database, storage.timeline)
     confirming = Confirming(changes, leasing.waiting, leasing.clock)
-    # Of its own, so that what nobody waits for holds up nobody.
-    background = Database(
-        storage.url,
-        limit_seconds=storage.limits.change_seconds,
-        connections_max=1,
-        readings_max=1,
-        application_name="keysvc background",
-    )
     totals, sweeper, meter = UsageTotals(background), Sweeper(background), Meter()
     rehashing = Rehashing(storage.peppers, leasing.holder.memory, PepperStore(background))
     verifying = Verifying(
@@ -238,9 +270,9 @@ async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tupl
             "AuditService": AuditServicer(reading),
         },
         {"KeyService": {"Verify": Hot(callers, verifying, answers).verify}},
+        shares_port=shares_port,
     )
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(background.close)
         stack.push_async_callback(metering.finish)
         stack.push_async_callback(lookups.close)
         # Before anything is verified: from now on answers say how fresh their counts are.
@@ -251,6 +283,25 @@ async def _open_server(storage: Storage, leasing: Leasing) -> AsyncIterator[tupl
             chore.start()
         stack.push_async_callback(server.stop, DRAIN_SECONDS)
         yield server, callers
+
+
+@asynccontextmanager
+async def _open_background(storage: Storage, settings: Settings) -> AsyncIterator[Database]:
+    """Connections for what nobody waits for: of its own if there are enough, so that it holds up nobody."""
+    if not Lanes.of(settings.connections).background:
+        yield storage.database
+        return
+    background = Database(
+        storage.url,
+        limit_seconds=storage.limits.change_seconds,
+        connections_max=1,
+        readings_max=1,
+        application_name="keysvc background",
+    )
+    try:
+        yield background
+    finally:
+        await background.close()
 
 
 async def _stop(chores: Iterable[Periodic]) -> None:

@@ -5,9 +5,11 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from secrets import token_bytes
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from keysvc.lease.barrier import Promotions
 from keysvc.lease.holder import Holder
@@ -21,6 +23,32 @@ from keysvc.store.line import Line
 
 REPORT_SECONDS: Final = 1.0
 """How often a member tells about itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One of several processes that serve together, in one of its lives.
+
+    Its member ids begin with a number that it was given by chance, so that whoever has seen it end can delete its rows
+    without having heard of them. The name of the host and the number of the process would not do: two containers may
+    share both, and the row of one that lives would go.
+
+    Parameters:
+        number: from 1, the same in all lives.
+        token: 8 random bytes, others in each life.
+    """
+
+    number: int
+    token: bytes = field(default_factory=partial(token_bytes, 8), repr=False)
+
+    def new_member_id(self) -> UUID:
+        """A member id that nobody else has."""
+        return UUID(bytes=self.token + token_bytes(8), version=4)
+
+    @property
+    def member_ids(self) -> tuple[UUID, UUID]:
+        """The first and the last of all ids that this worker can make."""
+        return UUID(bytes=self.token + bytes(8), version=4), UUID(bytes=self.token + b"\xff" * 8, version=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +101,17 @@ async def open_waiting(storage: OpenDatabase, terms: Terms, parts: Parts = REAL)
 
 @asynccontextmanager
 async def open_leasing(
-    storage: Storage, terms: Terms, parts: Parts = REAL, *, bytes_max: int = BYTES_MAX
+    storage: Storage,
+    terms: Terms,
+    parts: Parts = REAL,
+    *,
+    bytes_max: int = BYTES_MAX,
+    worker: Worker | None = None,
 ) -> AsyncIterator[Leasing]:
     """Answer from memory from now on.
+
+    Parameters:
+        worker: which one we are, if there are several.
 
     Raises:
         StartError: the database does not allow such long leases.
@@ -94,13 +130,14 @@ async def open_leasing(
             if leasing.tell is None or clock() < told_at + REPORT_SECONDS:
                 return None
             told_at = clock()
-            return {"remembered": len(holder.memory), "barriers": waiting.report(), **leasing.tell()}
+            told = {"remembered": len(holder.memory), "barriers": waiting.report(), **leasing.tell()}
+            return told if worker is None else {"worker": worker.number, **told}
 
         renewing = parts.renewing(
             holder,
             parts.membership(renewals, storage.timeline),
             host=host,
-            new_id=uuid4,
+            new_id=worker.new_member_id if worker else uuid4,
             report=report,
             clock=clock,
         )

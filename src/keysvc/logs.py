@@ -30,15 +30,23 @@ def _in_order(_logger: object, _name: str, event: MutableMapping[str, Any]) -> M
     return {**first, **event}
 
 
-def configure(stream: TextIO | None = None) -> None:
+def configure(stream: TextIO | None = None, *, worker: int | None = None) -> None:
     """Send our log lines, and warnings of libraries, to ``stream`` (standard error).
+
+    Parameters:
+        worker: number of the process among those that serve together, which all its lines tell.
 
     Tracebacks are rendered before redaction, so that they are redacted too.
     """
     stream = stream or sys.stderr
     pretty = stream.isatty()
+
+    def tell_worker(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return event if worker is None else {**event, "worker": worker}
+
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        tell_worker,
         structlog.stdlib.add_log_level,
         *(() if pretty else (structlog.stdlib.add_logger_name,)),
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),

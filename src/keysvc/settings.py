@@ -16,6 +16,7 @@ from typing import Final
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from keysvc.capacity import CONNECTIONS_ENOUGH
 from keysvc.core.certificate_callers import CertificateCallers
 from keysvc.core.pepper import Peppers
 from keysvc.lease.memory import BYTES_MAX
@@ -38,6 +39,8 @@ SERVER_VARIABLES: Final = (
     "KEYSVC_CLOCK_RATE",
     "KEYSVC_LEASE_MARGIN_SECONDS",
     "KEYSVC_MEMORY_MIB",
+    "KEYSVC_WORKERS",
+    "KEYSVC_CONNECTIONS",
 )
 """Every environment variable that a server command reads."""
 
@@ -75,7 +78,9 @@ class Settings:
         tls_callers: TOML file of certificate names that are callers.
         allow_plaintext: bind beyond loopback without TLS.
         terms: of the leases.
-        memory_mib: what remembered keys may take.
+        memory_mib: what remembered keys may take, in each worker.
+        workers: how many processes serve.
+        connections: how many connections to the database each of them may have.
 
     Raises:
         SettingError: a value is bad.
@@ -93,6 +98,8 @@ class Settings:
     allow_plaintext: bool = False
     terms: Terms = field(default_factory=Terms)
     memory_mib: int = BYTES_MAX >> 20
+    workers: int = 1
+    connections: int = CONNECTIONS_ENOUGH
 
     @property
     def folder(self) -> Path:

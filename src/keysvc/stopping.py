@@ -27,3 +27,16 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
     command = asyncio.ensure_future(work)
     _on_stop(command.cancel)
     return await command
+
+
+async def unless_stopped(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do some work, such as to start; None if we are told to stop before it is done: then it is cancelled."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    return None

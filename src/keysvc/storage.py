@@ -11,6 +11,7 @@ import psycopg
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from keysvc.capacity import SEPARATE, Lanes
 from keysvc.core.errors import KeysvcError, Unavailable
 from keysvc.core.pepper import Peppers
 from keysvc.settings import SettingError, Settings, own_peppers
@@ -82,7 +83,12 @@ async def migrate_database(settings: Settings) -> tuple[str | None, str]:
 
 @asynccontextmanager
 async def open_database(
-    settings: Settings, *, share: bool = False, migrating: bool = False, limits: Limits = Limits()
+    settings: Settings,
+    *,
+    share: bool = False,
+    migrating: bool = False,
+    limits: Limits = Limits(),
+    lanes: Lanes = SEPARATE,
 ) -> AsyncIterator[OpenDatabase]:
     """An open database, checked: its schema is this version's.
 
@@ -90,6 +96,7 @@ async def open_database(
         share: an embedded database may belong to another process.
         migrating: migrate an external database too; otherwise an older schema is refused. An embedded one is always
             migrated.
+        lanes: of the connections.
 
     Raises:
         StartError: it cannot be used.
@@ -99,7 +106,12 @@ async def open_database(
             await _blocking(migrate, url)
         else:
             await _check_schema(url)
-        database = Database(url, limit_seconds=limits.change_seconds)
+        database = Database(
+            url,
+            limit_seconds=limits.change_seconds,
+            connections_max=lanes.transactions,
+            readings_max=lanes.readings,
+        )
         try:
             yield OpenDatabase(url, database, await _patiently(partial(find_timeline, database)))
         except KeysvcError as error:
@@ -112,14 +124,19 @@ async def open_database(
 
 @asynccontextmanager
 async def open_storage(
-    settings: Settings, *, share: bool = False, migrating: bool = False, limits: Limits = Limits()
+    settings: Settings,
+    *,
+    share: bool = False,
+    migrating: bool = False,
+    limits: Limits = Limits(),
+    lanes: Lanes = SEPARATE,
 ) -> AsyncIterator[Storage]:
     """As ``open_database``; also this server holds the peppers that its keys need.
 
     Raises:
         StartError: it cannot be used.
     """
-    async with open_database(settings, share=share, migrating=migrating, limits=limits) as opened:
+    async with open_database(settings, share=share, migrating=migrating, limits=limits, lanes=lanes) as opened:
         peppers = settings.peppers
         if peppers is None:
             is_new = not await _patiently(partial(has_pepper, opened.database))

@@ -40,9 +40,12 @@ _READY = re.compile(r"^keysvc is ready on (\S+)", re.MULTILINE)
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of a process: that of the test without any setting of keysvc, and these variables."""
+    """The environment of a process: that of the test without any setting of keysvc, and these variables.
+
+    A server is one process, unless they say something else: that is quicker to start.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYSVC_")}
-    return {**kept, **variables}
+    return {**kept, "KEYSVC_WORKERS": "1", **variables}
 
 
 def until(condition: Callable[[], Any], seconds: float = START_SECONDS_MAX, *, pause: float = 0.01) -> Any:
@@ -231,9 +234,9 @@ class Serving:
         """The lines of its log."""
         return [json.loads(line) for line in self.err.splitlines()]
 
-    def ready(self) -> str:
+    def ready(self, seconds: float = START_SECONDS_MAX) -> str:
         """Wait until it answers; its address."""
-        until(lambda: "Ctrl-C stops it.\n" in self.out or self.process.poll() is not None)
+        until(lambda: "Ctrl-C stops it.\n" in self.out or self.process.poll() is not None, seconds)
         match = _READY.search(self.out)
         assert match, f"it ended:\n{self.out}\n{self.err}"
         return match[1]
@@ -251,11 +254,15 @@ class Serving:
             reader.join(STOP_SECONDS)
             assert not reader.is_alive(), "something that it started still holds its output"
 
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal all its processes, as a terminal does."""
+        os.killpg(self.pid, number)
+
     def stop(self, number: signal.Signals = signal.SIGTERM, *, group: bool = False) -> float:
         """Signal it, or its whole group, and wait for a good end; how many seconds that took."""
         began = time.monotonic()
         if group:
-            os.killpg(self.pid, number)
+            self.signal_group(number)
         else:
             self.process.send_signal(number)
         assert self.ended(PATIENCE * STOP_SECONDS) == 0, self.err

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from keysvc.capacity import connections_each, usable_cores
 from keysvc.cli.command import SectionedCommand
 from keysvc.cli.connection import CLIENT_VARIABLES
 from keysvc.cli.failure import ExitCode, Failure
@@ -20,6 +21,7 @@ from keysvc.cli.server_options import (
     LISTEN_DEFAULT,
     AllowPlaintextOption,
     ClockRateOption,
+    ConnectionsOption,
     DatabaseUrlOption,
     DataDirOption,
     LeaseMarginSecondsOption,
@@ -33,6 +35,7 @@ from keysvc.cli.server_options import (
     TlsCertOption,
     TlsClientCaOption,
     TlsKeyOption,
+    WorkersOption,
 )
 from keysvc.cli.start_page import show_start_page
 from keysvc.stopping import interruptible
@@ -69,6 +72,8 @@ def serve(
     clock_rate: ClockRateOption = CLOCK_RATE,
     lease_margin_seconds: LeaseMarginSecondsOption = LEASE_MARGIN_SECONDS,
     memory_mib: MemoryOption = 256,
+    workers: WorkersOption = None,
+    connections: ConnectionsOption = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
@@ -78,7 +83,9 @@ def serve(
     # gRPC would add lines of its own to the log, one for each handshake that fails. It asks once: when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from keysvc import app  # noqa: PLC0415 (takes its time to load; the client commands do without)
+    from keysvc import workers as several  # noqa: PLC0415 (as above)
 
+    workers = workers or usable_cores()
     settings = server_settings(
         listen,
         data_dir,
@@ -97,12 +104,15 @@ def serve(
             "margin_seconds": lease_margin_seconds,
         },
         memory_mib=memory_mib,
+        workers=workers,
+        connections=connections or connections_each(workers),
     )
     options = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     if database_url is not None:
         options = " …"  # the URL may hold a password
     announce = partial(show_start_page, bootstrap_options=options)
-    run_here(app.serve(settings, announce, show_operator_key=sys.stdout.isatty()))
+    serve_with = app.serve if workers == 1 else several.serve
+    run_here(serve_with(settings, announce, show_operator_key=sys.stdout.isatty()))
 
 
 def bootstrap(
@@ -178,6 +188,8 @@ def server_settings(  # noqa: PLR0917 (the options of a server, in their order)
     needs_peppers: bool = True,
     lease: dict[str, float] | None = None,
     memory_mib: int = 1,
+    workers: int = 1,
+    connections: int | None = None,
 ) -> "Settings":
     """Checked settings; a bad one ends the command with a sentence that names it."""
     from keysvc import logs  # noqa: PLC0415 (as above)
@@ -199,6 +211,8 @@ def server_settings(  # noqa: PLR0917 (the options of a server, in their order)
             allow_plaintext=allow_plaintext,
             terms=read_terms(lease or {}),
             memory_mib=memory_mib,
+            workers=workers,
+            **({} if connections is None else {"connections": connections}),
         )
     except SettingError as error:
         raise _refused(error) from None

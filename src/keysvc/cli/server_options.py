@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from keysvc.capacity import CONNECTIONS_LEAST, CONNECTIONS_MAX, WORKERS_MAX
+
 ListenOption = Annotated[
     str, typer.Option(envvar="KEYSVC_LISTEN", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")
 ]
@@ -104,7 +106,30 @@ LeaseMarginSecondsOption = Annotated[
 MemoryOption = Annotated[
     int,
     typer.Option(
-        envvar="KEYSVC_MEMORY_MIB", metavar="MIB", min=1, help="What remembered keys may take; most take under 1 KB."
+        envvar="KEYSVC_MEMORY_MIB",
+        metavar="MIB",
+        min=1,
+        help="What remembered keys may take in each worker; most take under 1 KB.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        envvar="KEYSVC_WORKERS",
+        metavar="COUNT",
+        min=1,
+        max=WORKERS_MAX,
+        help="How many processes serve. Default: one for each processor that it may use, up to 16.",
+    ),
+]
+ConnectionsOption = Annotated[
+    int | None,
+    typer.Option(
+        envvar="KEYSVC_CONNECTIONS",
+        metavar="COUNT",
+        min=CONNECTIONS_LEAST,
+        max=CONNECTIONS_MAX,
+        help="How many connections to the database each worker may have. Default: 12, but all together 91.",
     ),
 ]
 

@@ -346,8 +346,10 @@ def _status_document(found: "Status") -> dict[str, Any]:
 
 
 def _holder_table(found: "Status", output: Output) -> Table:
+    are_several = any("worker" in each.report for each in found.holders)
     columns = [
         Column("SERVER"),
+        *([Column("WORKER", right=True)] if are_several else []),
         Column("BEHIND", right=True),
         Column("STARTED", rank=2),
         Column("HEARD", rank=1),
@@ -362,6 +364,7 @@ def _holder_table(found: "Status", output: Output) -> Table:
         [
             (
                 each.host,
+                *([str(each.report.get("worker", ""))] if are_several else []),
                 str(found.revision.seq - each.applied),
                 format_distance(each.start_time, found.at),
                 format_distance(datetime.fromisoformat(each.report["time"]), found.at) if each.report else "",

@@ -31,9 +31,18 @@ class Server:
         door: makes the handlers.
         servicers: by name of the service, such as ``KeyService``.
         quick: by name of the service and of the RPC, what answers without the door whatever it can.
+        shares_port: with other processes, among which the kernel spreads the connections.
     """
 
-    def __init__(self, door: Door, servicers: Mapping[str, object], quick: Mapping[str, Mapping[str, Quick]]) -> None:
+    def __init__(
+        self,
+        door: Door,
+        servicers: Mapping[str, object],
+        quick: Mapping[str, Mapping[str, Quick]],
+        *,
+        shares_port: bool = False,
+    ) -> None:
+        self._shares_port = shares_port
         self._health = health.aio.HealthServicer()
         self._handlers = [
             *(
@@ -55,7 +64,7 @@ class Server:
         Raises:
             OSError: the address cannot be bound.
         """
-        server = self._server = limited_server(self._handlers, limits)
+        server = self._server = limited_server(self._handlers, limits, shares_port=self._shares_port)
         try:
             if tls is None:
                 port = server.add_insecure_port(address)
@@ -77,12 +86,14 @@ class Server:
             await self._server.stop(grace_seconds)
 
 
-def limited_server(handlers: Sequence[grpc.GenericRpcHandler], limits: Limits = LIMITS) -> grpc.aio.Server:
+def limited_server(
+    handlers: Sequence[grpc.GenericRpcHandler], limits: Limits = LIMITS, *, shares_port: bool = False
+) -> grpc.aio.Server:
     """A gRPC server as keysvc runs it; the bench measures one that does nothing else."""
     return grpc.aio.server(
         handlers=handlers,
-        # Otherwise a second server on the port would take half of its connections without a word.
-        options=[*limits.options(), ("grpc.so_reuseport", 0)],
+        # Alone, or a second server on the port would take half of its connections without a word.
+        options=[*limits.options(), ("grpc.so_reuseport", int(shares_port))],
         maximum_concurrent_rpcs=limits.calls_max,
     )
 
