@@ -45,6 +45,6 @@ async def serve(answer: bytes) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from keysvc.cli.server import run_here
+    from keysvc import serving
 
-    run_here(serve(bytes.fromhex(sys.argv[1])))
+    serving.run(serve(bytes.fromhex(sys.argv[1])))

@@ -198,7 +198,8 @@ def build(folder: Path) -> Path:
     go = shutil.which("go")
     if go is None:
         raise GoMissingError(
-            "the load generator (bench/load) is a Go program, and there is no Go: install 1.24 or newer (Debian: golang)"
+            "the load generator (bench/load) is a Go program, and there is no Go: "
+            "install 1.24 or newer (Debian: golang)"
         )
     program = folder / "load"
     done = subprocess.run(  # noqa: S603 (a fixed command)

@@ -19,7 +19,7 @@ ALL = frozenset(
     {
         *("v1", "core", "service", "lease", "store", "rpc", "cli"),
         *("app", "worker", "workers", "storage", "leasing", "tls", "settings", "capacity", "logs"),
-        *("stopping", "reloading"),
+        *("stopping", "reloading", "serving"),
     }
 )
 
@@ -35,11 +35,12 @@ LAW: Mapping[str, frozenset[str]] = {
     "logs": frozenset({"core"}),
     "stopping": frozenset(),
     "reloading": frozenset(),
+    "serving": frozenset(),
     "storage": frozenset({"capacity", "core", "settings", "store"}),
     "leasing": frozenset({"lease", "service", "storage", "store"}),
     "tls": frozenset({"reloading", "rpc", "service", "settings"}),
     "app": ALL - {"cli", "worker", "workers"},
-    "worker": frozenset({"app", "capacity", "leasing", "logs", "settings", "stopping", "storage"}),
+    "worker": frozenset({"app", "capacity", "leasing", "logs", "serving", "settings", "stopping", "storage"}),
     "workers": frozenset({"app", "capacity", "core", "leasing", "rpc", "settings", "storage", "store", "worker"}),
     "cli": ALL,
     "__main__": frozenset({"cli"}),

@@ -43,6 +43,7 @@ from keysvc.service.tenancy import Tenancy
 from keysvc.service.updating import Updating
 from keysvc.service.upkeep import Upkeep
 from keysvc.service.verifying import Verifying
+from keysvc.serving import settle
 from keysvc.settings import SettingError, Settings
 from keysvc.stopping import stop_signal, unless_stopped
 from keysvc.storage import OpenDatabase, StartError, Storage, open_database, open_storage
@@ -161,11 +162,13 @@ async def listen(
     server, callers = await stack.enter_async_context(open_server(storage, settings, parts, worker))
     try:
         tls = await stack.enter_async_context(open_tls(settings, callers))
-        return await server.start(settings.listen, tls)
+        port = await server.start(settings.listen, tls)
     except SettingError as error:
         raise StartError(str(error)) from None
     except OSError as error:
         raise StartError(f"--listen (KEYSVC_LISTEN): {error}") from None
+    settle()
+    return port
 
 
 async def tell_started(storage: Storage, settings: Settings, address: str, *, show_operator_key: bool) -> Started:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 import structlog
 
-from keysvc import logs
+from keysvc import logs, serving
 from keysvc.app import listen
 from keysvc.capacity import Lanes
 from keysvc.leasing import Worker
@@ -67,7 +67,7 @@ def main() -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logs.configure(worker=job.worker.number)
     try:
-        asyncio.run(_serve(job, told))
+        serving.run(_serve(job, told))
     except StartError as error:
         _tell(told, REFUSED, str(error))  # and do not log it: all workers say the same
         return 1

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shlex
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -82,7 +82,7 @@ def serve(
     """
     # gRPC would add lines of its own to the log, one for each handshake that fails. It asks once: when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from keysvc import app  # noqa: PLC0415 (takes its time to load; the client commands do without)
+    from keysvc import app, serving
     from keysvc import workers as several  # noqa: PLC0415 (as above)
 
     workers = workers or usable_cores()
@@ -111,8 +111,10 @@ def serve(
     if database_url is not None:
         options = " …"  # the URL may hold a password
     announce = partial(show_start_page, bootstrap_options=options)
-    serve_with = app.serve if workers == 1 else several.serve
-    run_here(serve_with(settings, announce, show_operator_key=sys.stdout.isatty()))
+    if workers == 1:
+        run_here(app.serve(settings, announce, show_operator_key=sys.stdout.isatty()), serving.run)
+    else:
+        run_here(several.serve(settings, announce, show_operator_key=sys.stdout.isatty()))
 
 
 def bootstrap(
@@ -218,12 +220,12 @@ def server_settings(  # noqa: PLR0917 (the options of a server, in their order)
         raise _refused(error) from None
 
 
-def run_here(work: Coroutine[Any, Any, T]) -> T:
+def run_here(work: Coroutine[Any, Any, T], run: Callable[[Coroutine[Any, Any, T]], T] = asyncio.run) -> T:
     """Run the command; a start that fails ends it with a sentence."""
     from keysvc.storage import StartError  # noqa: PLC0415 (as above)
 
     try:
-        return asyncio.run(work)
+        return run(work)
     except StartError as error:
         raise _refused(error) from None
     except Failure:

@@ -5,16 +5,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from keysvc.core.address import Address, is_within
 from keysvc.core.keystring import Environment, KeyString
 from keysvc.core.revision import Revision
 from keysvc.core.scope import EFFECTIVE_SCOPES_MAX, capped, granted, grants_cover
+
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Verdict(StrEnum):
@@ -149,6 +151,11 @@ class Record(NamedTuple):
     def home(self) -> WorkspaceRecord:
         """The key's workspace."""
         return self.profile.home
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it will be refused for its age; the end of time: never."""
+        return min((end for end in (self.expire_time, self.retire_time) if end is not None), default=NEVER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ that the operators of the server gave permissions to.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
@@ -28,8 +28,6 @@ from keysvc.service.verifying import Verifying
 FOREIGN_TOLD_MAX: Final = 10
 
 _BEARER: Final = "Bearer "
-
-_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 RECALLED_MAX: Final = 1_000
 
@@ -193,8 +191,7 @@ class Callers:
         if answer is None or answer.verdict is not Verdict.VALID or answer.record is None:
             return None
         record = answer.record
-        ends_at = min((end for end in (record.expire_time, record.retire_time) if end), default=_NEVER)
-        recalled = Recalled(_caller(record.key_id, record.profile), record, ends_at)
+        recalled = Recalled(_caller(record.key_id, record.profile), record, record.ends_at)
         if len(derived) < RECALLED_MAX:
             derived[mark] = recalled
         return recalled

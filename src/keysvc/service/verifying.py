@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum, auto
 from hashlib import blake2b
 from hmac import compare_digest
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from keysvc.core.errors import FailedPrecondition, Unavailable
 from keysvc.core.keystring import KeyString, find_secret_id
@@ -34,6 +34,10 @@ class Basis(StrEnum):
     STALE = auto()
 
 
+Ground: TypeAlias = Footing
+"""What answers from memory rest on at a moment, to those who need not know of leases."""
+
+
 class Answer(NamedTuple):
     """What Verify says.
 
@@ -56,6 +60,12 @@ _BASES: Final = {
     Standing.STALE: Basis.STALE,
     Standing.NOTHING: Basis.DATABASE,
 }
+
+
+def basis_of(ground: Ground) -> Basis:
+    """What an answer that rests on it comes from."""
+    standing = ground.standing
+    return Basis.MEMORY if standing is Standing.LEASE else _BASES[standing]
 
 
 class Verifying:
@@ -124,7 +134,7 @@ class Verifying:
         """What ``recall`` looks in; only while there is a footing."""
         return self._holder.memory
 
-    def footing(self) -> Footing | None:
+    def ground(self) -> Ground | None:
         """What ``recall`` rests on; good until the next ``await``."""
         return self._holder.footing()
 
@@ -175,8 +185,12 @@ class Verifying:
         """What a key string is remembered by; nothing is remembered by that of a text that cannot be one."""
         if len(text) > KEY_STRING_CHARACTERS_MAX or not text.isascii():
             return b""
+        return self.hash(text.encode())
+
+    def hash(self, text: bytes) -> bytes:
+        """A hash that nobody else can compute: what must not be kept is known again by it."""
         hashing = self._hashing.copy()
-        hashing.update(text.encode())
+        hashing.update(text)
         return hashing.digest()
 
     async def _look_up(self, secret_id: str) -> Snapshot:
@@ -204,8 +218,8 @@ class Verifying:
 
 def _answer(record: Record | None, presentation: Presentation, workspaces: tuple[str, ...], footing: Footing) -> Answer:
     """Judge."""
-    standing, at, revision = footing
-    basis = Basis.MEMORY if standing is Standing.LEASE else _BASES[standing]
+    _, at, revision = footing
+    basis = basis_of(footing)
     if record is None or (workspaces and record.profile.home.name not in workspaces):
         return Answer(Verdict.NOT_FOUND, None, (), revision, basis)
     verdict, missing_scopes = judge(record, presentation, at)

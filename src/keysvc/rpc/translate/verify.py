@@ -9,7 +9,7 @@ from keysvc.core.keystring import KeyString
 from keysvc.core.revision import Revision
 from keysvc.core.scope import SCOPES_MAX, parse_scope
 from keysvc.core.usage import LABEL_CHARACTERS_MAX
-from keysvc.core.verdict import About, Presentation, Profile, Verdict
+from keysvc.core.verdict import About, Presentation, Profile, Record, Verdict
 from keysvc.core.workspace import parse_workspace_name
 from keysvc.rpc.fields import GOOD, Fields
 from keysvc.rpc.translate.keys import ENVIRONMENTS, read_environment
@@ -132,19 +132,27 @@ class Answers:
     def write(self, answer: Answer) -> bytes:
         """An answer, on the wire. Without a proved secret it says nothing of any key."""
         verdict, record, missing_scopes, revision, basis, _ = answer
-        if basis is Basis.DATABASE:
-            end = self._end(verdict, basis, revision)
-        else:
-            if revision is not self._revision:
-                self._revision, self._ends = revision, {}
-            end = self._ends.get((verdict, basis)) or self._ends.setdefault(
-                (verdict, basis), self._end(verdict, basis, revision)
-            )
+        end = self.end(verdict, basis, revision)
         if record is None:
             return end
         if missing_scopes:
             end += verify_pb2.VerifyResponse(missing_scopes=missing_scopes).SerializeToString()
-        return record.about + _scopes(record.profile) + end
+        return self.head(record) + end
+
+    def head(self, record: Record) -> bytes:
+        """What an answer tells of a key."""
+        return record.about + _scopes(record.profile)
+
+    def end(self, verdict: Verdict, basis: Basis, revision: Revision | None) -> bytes:
+        """What follows that, and is the same for all keys."""
+        if revision is not self._revision:
+            if basis is Basis.DATABASE:
+                return self._end(verdict, basis, revision)
+            self._revision, self._ends = revision, {}
+        end = self._ends.get((verdict, basis))
+        if end is None:
+            end = self._ends[verdict, basis] = self._end(verdict, basis, revision)
+        return end
 
     def write_batch(self, answers: Iterable[Answer]) -> verify_pb2.VerifyBatchResponse:
         """The answers to a batch."""
@@ -154,7 +162,6 @@ class Answers:
         return batch
 
     def _end(self, verdict: Verdict, basis: Basis, revision: Revision | None) -> bytes:
-        """What is the same for all keys."""
         message = verify_pb2.VerifyResponse(verdict=VERDICTS[verdict], message=_MESSAGES[verdict], holder=self._holder)
         if revision is not None:
             message.revision = str(revision)
