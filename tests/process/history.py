@@ -5,8 +5,6 @@ Pure, so that it can be shown made-up histories that it must reject.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import add
 from typing import Any, NamedTuple
 
 from keysvc.core.usage import Tally
@@ -192,13 +190,15 @@ class Source:
         """The batches that are in the totals: all acknowledged ones, and perhaps the last; None if it is neither."""
         acknowledged = [batch for batch in self.batches if batch.is_acknowledged]
         for batches in (acknowledged, self.batches):
-            if usage.get(self.secret_id, Tally()) == _sum(batch.own for batch in batches):
+            if usage.get(self.secret_id, Tally()) == total_of(batch.own for batch in batches):
                 return batches
         return None
 
 
-def _sum(tallies: Iterable[Tally]) -> Tally:
-    return reduce(add, tallies, Tally())
+def total_of(tallies: Iterable[Tally]) -> Tally:
+    """All of them together."""
+    columns = zip(*(each[:4] for each in tallies), strict=True)
+    return Tally(*map(sum, columns))
 
 
 class Judged(NamedTuple):
@@ -286,7 +286,7 @@ def _of_usage(sources: Sequence[Source], shared: str, usage: Mapping[str, Tally]
         if batches is None:
             yield f"{source.name}: {usage.get(source.secret_id)} is not the sum of what was sent"
         recorded += batches or []
-    if usage.get(shared, Tally()) != _sum(batch.shared for batch in recorded):
+    if usage.get(shared, Tally()) != total_of(batch.shared for batch in recorded):
         yield f"what all sources report of: {usage.get(shared)} is not the sum of what they recorded"
     for secret_id in usage.keys() - {shared, *(source.secret_id for source in sources)}:
         yield f"secret {secret_id}: nobody reported of it"

@@ -6,7 +6,20 @@ from dataclasses import dataclass, replace
 import pytest
 
 from keysvc.core.usage import Tally
-from tests.process.history import Answer, Batch, Call, Event, Judged, Key, Life, Secret, Seen, Source, violations
+from tests.process.history import (
+    Answer,
+    Batch,
+    Call,
+    Event,
+    Judged,
+    Key,
+    Life,
+    Secret,
+    Seen,
+    Source,
+    total_of,
+    violations,
+)
 
 OWN, SHARED = Tally(success_count=2, units=20), Tally(failure_count=1, units=3)
 
@@ -79,7 +92,7 @@ def history() -> History:
         "sk3": Judged("REVOKED", "k2", "s3"),
     }
     revoked = replace(two, state="REVOKED", reason="2.1")
-    seen = Seen([half, revoked, opened], events, {"u1": OWN + OWN + OWN, "shared": SHARED + SHARED + SHARED}, judged)
+    seen = Seen([half, revoked, opened], events, {"u1": total_of([OWN] * 3), "shared": total_of([SHARED] * 3)}, judged)
     return History(lives, sources, seen)
 
 
@@ -98,7 +111,7 @@ def test_what_was_unanswered_may_be_missing(history: History) -> None:
     history.replace_key("two", Key("k2", {"display_name": "two"}, secrets=(Secret("s3"),)))
     history.seen.events = [event for event in history.seen.events if event.label not in {"2.1", "3.0"}]
     history.seen.judged = {**history.seen.judged, "sk3": Judged("VALID", "k2", "s3")}
-    history.seen.usage = {"u1": OWN + OWN, "shared": SHARED + SHARED}
+    history.seen.usage = {"u1": total_of([OWN] * 2), "shared": total_of([SHARED] * 2)}
     assert history.violations() == []
 
 
@@ -200,12 +213,12 @@ def refuse_what_is_good(history: History) -> None:
 
 def count_twice(history: History) -> None:
     """An acknowledged batch is in the totals twice."""
-    history.seen.usage = {"u1": OWN + OWN + OWN + OWN, "shared": SHARED + SHARED + SHARED + SHARED}
+    history.seen.usage = {"u1": total_of([OWN] * 4), "shared": total_of([SHARED] * 4)}
 
 
 def count_half(history: History) -> None:
     """One record of a batch is in the totals, the other is not."""
-    history.seen.usage = {**history.seen.usage, "shared": SHARED + SHARED}
+    history.seen.usage = {**history.seen.usage, "shared": total_of([SHARED] * 2)}
 
 
 def lose_a_batch(history: History) -> None:

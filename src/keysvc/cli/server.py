@@ -82,7 +82,7 @@ def serve(
     """
     # gRPC would add lines of its own to the log, one for each handshake that fails. It asks once: when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from keysvc import app, serving
+    from keysvc import app, serving  # noqa: PLC0415 (takes its time to load; the client commands do without)
     from keysvc import workers as several  # noqa: PLC0415 (as above)
 
     workers = workers or usable_cores()

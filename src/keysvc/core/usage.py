@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from keysvc.core.verdict import Record, Verdict
@@ -35,8 +35,7 @@ class Group(StrEnum):
     VERDICT = "verdict"
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(NamedTuple):
     """Whose usage is counted.
 
     Parameters:
@@ -60,8 +59,7 @@ class Counter:
         return cls(workspace, UUID(key_id), secret_id, Verdict(verdict) if verdict else None)
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """What has been counted, or is to be added.
 
     Parameters:
@@ -75,17 +73,6 @@ class Tally:
     failure_count: int = 0
     units: int = 0
     last_time: datetime | None = None
-
-    def __add__(self, other: "Tally") -> "Tally":
-        """Both together."""
-        times = [time for time in (self.last_time, other.last_time) if time]
-        return Tally(
-            self.verify_count + other.verify_count,
-            self.success_count + other.success_count,
-            self.failure_count + other.failure_count,
-            self.units + other.units,
-            max(times, default=None),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +89,6 @@ class UsageRecord:
     outcome: Outcome
     count: int
     units: int
-
-    @property
-    def tally(self) -> Tally:
-        """What it adds."""
-        if self.outcome is Outcome.SUCCESS:
-            return Tally(success_count=self.count, units=self.units)
-        return Tally(failure_count=self.count, units=self.units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +161,17 @@ class _Count:
         self.last_time: datetime | None = None
 
 
-def added(tallies: Iterable[tuple[Counter, Tally]]) -> dict[Counter, Tally]:
-    """The sum for each counter."""
-    sums: dict[Counter, Tally] = {}
-    for counter, tally in tallies:
-        before = sums.get(counter)
-        sums[counter] = tally if before is None else before + tally
-    return sums
+def tally(records: Iterable[tuple[str, UsageRecord]]) -> dict[Counter, Tally]:
+    """What records add to the totals.
+
+    Parameters:
+        records: each with the workspace of its key.
+    """
+    sums: dict[str, list[Any]] = {}
+    for workspace, record in records:
+        found = sums.get(record.secret_id)
+        if found is None:
+            found = sums[record.secret_id] = [Counter(workspace, record.key_id, record.secret_id, None), 0, 0, 0]
+        found[1 if record.outcome is Outcome.SUCCESS else 2] += record.count
+        found[3] += record.units
+    return {counter: Tally(0, *numbers) for counter, *numbers in sums.values()}

@@ -13,8 +13,13 @@ MESSAGE_BYTES_MAX: Final = 1 << 20
 METADATA_BYTES_MAX: Final = 16 << 10
 """For a key of 100 bytes, and whatever tracing and proxies add."""
 
-STREAMS_MAX: Final = 100
-"""Calls under way on one connection; a client keeps more to itself until there is room. HTTP/2 advises no less."""
+STREAMS_MAX: Final = 1_000
+"""Calls under way on one connection.
+
+More than a sound client has: gRPC's server refuses half of what goes beyond (REFUSED_STREAM, as it counts a call for
+longer than its client does), and gRPC's clients tell their callers UNAVAILABLE. No more than gRPC lets wait before its
+server begins to cancel calls by chance, those of other connections too.
+"""
 
 CALLS_MAX: Final = 10_000
 """Calls under way in one process, of about 20 KB each while they wait for their request.

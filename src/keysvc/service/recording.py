@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from keysvc.core.usage import Batch, Counter, UsageRecord, added
+from keysvc.core.usage import Batch, UsageRecord, tally
 from keysvc.service.callers import Call
 from keysvc.service.ports import UsageTotals
 
@@ -77,7 +77,7 @@ class Recording:
             if key_id != record.key_id or not call.caller.sees(workspace):
                 failures.append(Failure(index, "secret_id: must be a secret of the key key_id"))
             else:
-                good.append((Counter(workspace, record.key_id, record.secret_id, None), record.tally))
-        batch = Batch(report.source_id, call.caller.name, report.seq, report.digest, added(good))
+                good.append((workspace, record))
+        batch = Batch(report.source_id, call.caller.name, report.seq, report.digest, tally(good))
         is_new = await self._totals.add(batch)
         return Recorded(len(good), is_new, tuple(sorted(failures, key=lambda failure: failure.index)))

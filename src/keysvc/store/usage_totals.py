@@ -1,14 +1,34 @@
 """Totals of usage: batches are added to them, each once, and they are read back."""
 
+import json
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from itertools import starmap
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Numeric, Text, Update, Uuid, cast, delete, func, literal, select, tuple_, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Numeric,
+    TableValuedAlias,
+    Text,
+    Update,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, Insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.types import TypeEngine
 
 from keysvc.core.errors import FailedPrecondition, PermissionDenied
 from keysvc.core.listing import UsageFilter
@@ -78,9 +98,9 @@ class UsageTotals:
                 # Another attempt of this very call added it, as far as anybody can tell.
                 return attempt > 0
             if batch.tallies:
-                await connection.execute(_addition(batch))
+                await connection.execute(_ADDITION, _added(batch))
             if active := _active(batch):
-                await connection.execute(_activity(active))
+                await connection.execute(_ACTIVITY, active)
             return True
 
         return await self._database.run(work, commit=True)
@@ -179,17 +199,19 @@ async def _check_repeated(connection: AsyncConnection, batch: Batch) -> None:
         )
 
 
-def _addition(batch: Batch) -> Insert:
-    """Adds the batch's tallies. Rows are locked in one order everywhere, so that batches do not block each other."""
-    rows = sorted((_identity(counter), tally) for counter, tally in batch.tallies.items())
-    columns: dict[str, tuple[Any, list[Any]]] = {
-        each.name: (each.type, [identity[place] for identity, _ in rows]) for place, each in enumerate(_IDENTITY)
-    }
-    columns |= {name: (BigInteger(), [getattr(tally, name) for _, tally in rows]) for name in _AMOUNTS}
-    columns["last_time"] = (TIMESTAMP(timezone=True), [tally.last_time for _, tally in rows])
-    given = func.unnest(*(cast(literal(values, ARRAY(kind)), ARRAY(kind)) for kind, values in columns.values()))
-    table = given.table_valued(*columns, name="given").render_derived()
-    add = upsert(usage_total).from_select(list(columns), select(*table.c))
+def _given(**columns: TypeEngine[Any]) -> TableValuedAlias:
+    """Rows that come as one text: for many small rows that takes a third of the time of arrays."""
+    given = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON))
+    return given.table_valued(*starmap(column, columns.items()), name="given").render_derived(with_types=True)
+
+
+def _addition() -> Insert:
+    """Adds tallies. Rows are locked in one order everywhere, so that batches do not block each other."""
+    identity = {each.name: each.type for each in _IDENTITY}
+    given = _given(**identity, **dict.fromkeys(_AMOUNTS, BigInteger()), last_time=TIMESTAMP(timezone=True))
+    add = upsert(usage_total).from_select(
+        list(given.c.keys()), select(*given.c).order_by(*(given.c[name] for name in identity))
+    )
     total, new = usage_total.c, add.excluded
     return add.on_conflict_do_update(
         index_elements=list(_IDENTITY),
@@ -203,34 +225,60 @@ def _addition(batch: Batch) -> Insert:
     )
 
 
-def _active(batch: Batch) -> dict[UUID, datetime]:
-    """When each key was last accepted, by keys that were."""
-    active: dict[UUID, datetime] = {}
-    for counter, tally in batch.tallies.items():
-        if counter.verdict is Verdict.VALID and tally.last_time is not None:
-            active[counter.key_id] = max(tally.last_time, active.get(counter.key_id, tally.last_time))
-    return dict(sorted(active.items()))
-
-
-def _activity(active: dict[UUID, datetime]) -> Update:
+def _activity() -> Update:
     """Moves the times of activity on. Rows are locked in one order everywhere."""
-    given = func.unnest(
-        cast(literal(list(active), ARRAY(Uuid)), ARRAY(Uuid)),
-        cast(literal(list(active.values()), ARRAY(TIMESTAMP(timezone=True))), ARRAY(TIMESTAMP(timezone=True))),
-    )
-    table = given.table_valued("key_id", "active_time", name="given").render_derived()
+    given = _given(key_id=Uuid(), active_time=TIMESTAMP(timezone=True))
     locked = (
         select(key_activity.c.key_id)
-        .where(key_activity.c.key_id.in_(select(table.c.key_id)))
+        .where(key_activity.c.key_id.in_(select(given.c.key_id)))
         .order_by(key_activity.c.key_id)
         .with_for_update()
         .cte("locked")
     )
     return (
         update(key_activity)
-        .values(active_time=func.greatest(key_activity.c.active_time, table.c.active_time))
-        .where(key_activity.c.key_id == table.c.key_id, key_activity.c.key_id.in_(select(locked.c.key_id)))
+        .values(active_time=func.greatest(key_activity.c.active_time, given.c.active_time))
+        .where(key_activity.c.key_id == given.c.key_id, key_activity.c.key_id.in_(select(locked.c.key_id)))
     )
+
+
+_ADDITION: Final = _addition()
+_ACTIVITY: Final = _activity()
+
+
+def _added(batch: Batch) -> dict[str, str]:
+    """The rows of ``_addition``."""
+    rows = [
+        {
+            "workspace": workspace,
+            "key_id": str(key_id),
+            "secret_id": secret_id,
+            "verdict": verdict or "",
+            "verify_count": verify_count,
+            "success_count": success_count,
+            "failure_count": failure_count,
+            "units": units,
+            "last_time": last_time and last_time.isoformat(),
+        }
+        for (workspace, key_id, secret_id, verdict), (
+            verify_count,
+            success_count,
+            failure_count,
+            units,
+            last_time,
+        ) in batch.tallies.items()
+    ]
+    return {"rows": json.dumps(rows)}
+
+
+def _active(batch: Batch) -> dict[str, str] | None:
+    """The rows of ``_activity``: when each key was last accepted; None: no key was."""
+    active: dict[UUID, datetime] = {}
+    for counter, tally in batch.tallies.items():
+        if counter.verdict is Verdict.VALID and tally.last_time is not None:
+            active[counter.key_id] = max(tally.last_time, active.get(counter.key_id, tally.last_time))
+    rows = [{"key_id": str(key_id), "active_time": time.isoformat()} for key_id, time in active.items()]
+    return {"rows": json.dumps(rows)} if rows else None
 
 
 def _identity(counter: Counter) -> tuple[str, UUID, str, str]:
