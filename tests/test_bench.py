@@ -86,6 +86,7 @@ def test_the_bench_runs_to_its_end(tmp_path: Path) -> None:
         assert topic["rows"]
         for row in topic["rows"]:
             assert columns & row["figures"].keys()
+            assert row["target"] != "to be measured"
             assert (row["holds"] is None) == (not row["target"])
     text = page(written, "performance", ["flood.png"], {"microseconds": "They go away."})
     assert all(topic["title"] in text for topic in written["topics"])
