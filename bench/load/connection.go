@@ -42,7 +42,7 @@ type connection struct {
 	nextID        uint32
 	underWay      map[uint32]*call
 	waiting       []*call // open loop: due, but not sent
-	streamsMax    uint32
+	streamsMax    uint32  // 0 until the server has told its settings
 	window        int64
 	initialWindow int64
 	leaving       bool // the server wants no more calls here
@@ -63,7 +63,6 @@ func dial(l *load, address string) (*connection, error) {
 		in:            bufio.NewReaderSize(tcp, bufferBytes),
 		nextID:        1,
 		underWay:      map[uint32]*call{},
-		streamsMax:    windowMax,
 		window:        windowDefault,
 		initialWindow: windowDefault,
 	}
@@ -191,9 +190,18 @@ func (c *connection) handle(frame http2.Frame) {
 			c.finish(id, statusNone)
 		}
 	case *http2.RSTStreamFrame:
+		if frame.ErrCode == http2.ErrCodeRefusedStream && c.underWay[id] != nil {
+			// The server has not begun it, so it is made again, as every client of gRPC does, due as before.
+			c.waiting = append([]*call{c.underWay[id]}, c.waiting...)
+			delete(c.underWay, id)
+			return
+		}
 		c.finish(id, statusReset)
 	case *http2.SettingsFrame:
 		if !frame.IsAck() {
+			if c.streamsMax == 0 {
+				c.streamsMax = windowMax
+			}
 			frame.ForeachSetting(c.set)
 			c.framer.WriteSettingsAck()
 		}
