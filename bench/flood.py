@@ -10,7 +10,7 @@ from typing import Final
 import psycopg
 
 from bench.deployment import Served
-from bench.generator import GRPC_OK, RESOURCE_EXHAUSTED, UNAVAILABLE, Answers, Loop, WrongAnswersError
+from bench.generator import CANCELLED, GRPC_OK, RESOURCE_EXHAUSTED, UNAVAILABLE, Answers, Loop, WrongAnswersError
 from bench.result import Column, Row, Topic
 from bench.revoking import Revocations
 from bench.session import Session, body, settle, stub_of
@@ -113,12 +113,12 @@ class Flood:
             hot = await session.generator.run([served.address], [body(key.key_string) for key in session.hot], loop)
             enough.set()
             await revoking
-        _check(hot, "VALID")
+        _check(f"hot keys, {trouble.name}", hot, "VALID")
         misses = (await settle(served)).misses - before.misses
         self.refused += await revocations.check([served])
         answers = flood.result()
         if answers is not None:
-            _check(answers, trouble.verdict)
+            _check(f"flood, {trouble.name}", answers, trouble.verdict)
         if answers is not None and trouble.looks_up and misses < answers.count(trouble.verdict, "DATABASE"):
             raise WrongAnswersError(f"{trouble.name}: the server counted only {misses} misses")
         return Found(hot, answers, misses, revocations.figures())
@@ -234,9 +234,9 @@ def _row(trouble: Trouble, rounds: Sequence[Found], quiet: float, control: float
     )
 
 
-def _check(answers: Answers, verdict: str) -> None:
+def _check(name: str, answers: Answers, verdict: str) -> None:
     """Raise ``WrongAnswersError`` for an answer with another verdict; an overloaded server may give none."""
-    overloaded = {RESOURCE_EXHAUSTED, UNAVAILABLE}
+    overloaded = {CANCELLED, RESOURCE_EXHAUSTED, UNAVAILABLE}
     wrong = [
         kind
         for kind in answers.kinds
@@ -244,7 +244,7 @@ def _check(answers: Answers, verdict: str) -> None:
     ]
     if wrong or not answers.answered:
         raise WrongAnswersError(
-            f"all answers should be {verdict}, but there were {', '.join(map(str, wrong)) or 'none'}"
+            f"{name}: all answers should be {verdict}, but there were {', '.join(map(str, wrong)) or 'none'}"
         )
 
 

@@ -18,6 +18,9 @@ from keysvc.v1 import verify_pb2
 
 SOURCE: Final = Path(__file__).parent / "load"
 GRPC_OK: Final = 0
+CANCELLED: Final = 1
+"""Of gRPC itself, at random, where more than a thousand calls wait for a server."""
+
 UNAVAILABLE: Final = 14
 RESOURCE_EXHAUSTED: Final = 8
 
@@ -40,16 +43,18 @@ class Kind:
     Parameters:
         status: of gRPC; below 0: no answer came.
         verdict, basis: names without their prefixes; empty: none.
+        message: of the first such status.
     """
 
     status: int
     verdict: str
     basis: str
     count: int = field(compare=False)
+    message: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """For messages."""
-        return f"{self.count} x grpc-status {self.status} {self.verdict} {self.basis}".rstrip()
+        return f"{self.count} x grpc-status {self.status} {self.verdict} {self.basis} {self.message}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +224,7 @@ def _read(found: dict[str, Any]) -> Answers:
             _name(_VERDICT, each["verdict"]),
             _name(_BASIS, each["basis"]),
             each["count"],
+            each["message"],
         )
         _check_sample(kind, bytes.fromhex(each["sample"]))
         kinds.append(kind)

@@ -25,6 +25,8 @@ type call struct {
 	late   time.Duration
 	status int
 	answer []byte
+
+	message string // of the status
 }
 
 // connection carries calls. Its mutex protects everything but what only its reader uses.
@@ -168,10 +170,13 @@ func (c *connection) handle(frame http2.Frame) {
 	case *http2.MetaHeadersFrame:
 		if one := c.underWay[id]; one != nil {
 			for _, field := range frame.Fields {
-				if field.Name == "grpc-status" {
+				switch field.Name {
+				case "grpc-status":
 					if status, err := strconv.Atoi(field.Value); err == nil {
 						one.status = status
 					}
+				case "grpc-message":
+					one.message = field.Value
 				}
 			}
 		}

@@ -39,6 +39,7 @@ type load struct {
 	last      time.Time
 	outcomes  map[outcome]int64
 	samples   map[outcome][]byte
+	messages  map[outcome]string
 	latencies []time.Duration
 	lateness  []time.Duration
 }
@@ -47,7 +48,7 @@ func (l *load) isOpen() bool { return l.rate > 0 }
 
 // run makes all calls.
 func run(o *options) (*report, error) {
-	l := &load{options: o, outcomes: map[outcome]int64{}, samples: map[outcome][]byte{}}
+	l := &load{options: o, outcomes: map[outcome]int64{}, samples: map[outcome][]byte{}, messages: map[outcome]string{}}
 	l.header = []hpack.HeaderField{
 		{Name: ":method", Value: "POST"},
 		{Name: ":scheme", Value: "http"},
@@ -215,6 +216,7 @@ func (l *load) finished(one *call, found outcome) {
 	l.outcomes[found]++
 	if l.samples[found] == nil {
 		l.samples[found] = append([]byte{}, one.answer...)
+		l.messages[found] = one.message
 	}
 	at := now
 	if l.isOpen() {
@@ -228,11 +230,12 @@ func (l *load) finished(one *call, found outcome) {
 	l.lateness = append(l.lateness, one.late)
 }
 
-// counted is an outcome, how often it came, and the first message that was it.
+// counted is an outcome, how often it came, the first answer that was it, and what its status said.
 type counted struct {
 	outcome
-	Count  int64  `json:"count"`
-	Sample string `json:"sample"`
+	Count   int64  `json:"count"`
+	Sample  string `json:"sample"`
+	Message string `json:"message"`
 }
 
 // report is what was found; latencies of counted calls alone.
@@ -277,7 +280,7 @@ func (l *load) report() *report {
 		if len(sample) > prefixBytes {
 			sample = sample[prefixBytes:]
 		}
-		found.Outcomes = append(found.Outcomes, counted{each, count, hex.EncodeToString(sample)})
+		found.Outcomes = append(found.Outcomes, counted{each, count, hex.EncodeToString(sample), l.messages[each]})
 	}
 	return found
 }
