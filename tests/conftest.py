@@ -5,6 +5,7 @@ The server is an embedded one, started once for the whole run, or the one that `
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -30,6 +31,9 @@ from tests.deployment import Deployment
 settings.register_profile("keysvc", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=2500)
 settings.load_profile("keysvc")
+
+# Whoever is started in the background by a shell ignores Ctrl-C, and so would every process that tests start and stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SERVER_URL = pytest.StashKey[str]()
 _EMBEDDED = pytest.StashKey[tuple[EmbeddedPostgres, "tempfile.TemporaryDirectory[str]"]]()
