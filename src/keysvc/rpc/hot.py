@@ -23,7 +23,7 @@ from keysvc.service.verifying import Ground, Verifying, basis_of
 from keysvc.v1.verify_pb2 import VerifyRequest
 
 REPEATED_MAX: Final = 10_000
-"""So many calls are known again, until something changes."""
+"""So many calls are known again; then it begins anew, as with every change."""
 
 _VALID: Final = Verdict.VALID
 
@@ -104,7 +104,9 @@ class Hot:
         known = verifying.memory.derived
         # A call with a trace id of its own does not come again; one that asks for a revision may be refused one day.
         comes_again = not request.request_id and presentation.at_least is None
-        if answer.record is not None and comes_again and len(known) < REPEATED_MAX:
+        if answer.record is not None and comes_again:
+            if len(known) >= REPEATED_MAX:
+                known.clear()
             head, ends_at = self._answers.head(answer.record), min(recalled.ends_at, answer.record.ends_at)
             known[mark] = _Repeated(head, recalled.record, answer.record, ends_at)
         return self._answers.write(answer)

@@ -29,8 +29,6 @@ FOREIGN_TOLD_MAX: Final = 10
 
 _BEARER: Final = "Bearer "
 
-RECALLED_MAX: Final = 1_000
-
 CERTIFICATE_PREFIX: Final = "tls:"
 """Before the name of a caller without a key: neither a key id nor ``bootstrap`` begins like this."""
 
@@ -192,8 +190,7 @@ class Callers:
             return None
         record = answer.record
         recalled = Recalled(_caller(record.key_id, record.profile), record, record.ends_at)
-        if len(derived) < RECALLED_MAX:
-            derived[mark] = recalled
+        derived[mark] = recalled
         return recalled
 
 
