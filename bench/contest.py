@@ -19,6 +19,8 @@ from bench.session import Session, body, full_body, settle
 HOT_RATIO_MIN: Final = 0.90
 COLD_RATIO_MIN: Final = 0.50
 MIXED_COLD_EVERY: Final = 10
+DIFFERENT_REQUESTS: Final = 50
+"""For each key, where requests differ: more than a server can remember as they were."""
 
 COLUMNS: Final = (
     Column("per_second", "per second"),
@@ -198,7 +200,8 @@ async def measure(session: Session, names: Sequence[str]) -> Topic:
         contenders: list[Contender] = [Empty(session, empty, served)]
         if "hot" in names:
             contenders.append(Hot(keysvc, [body(key.key_string) for key in session.hot]))
-            bodies = [full_body(key, session.workspace_of(key)) for key in session.hot]
+            asked = enumerate(key for _ in range(DIFFERENT_REQUESTS) for key in session.hot)
+            bodies = [full_body(key, session.workspace_of(key), number) for number, key in asked]
             contenders.append(Hot(keysvc, bodies, "hot, all fields asked"))
         if "cold" in names:
             contenders.append(Cold(keysvc))

@@ -6,7 +6,7 @@ from bench.deployment import open_deployment
 from bench.generator import Generator, Loop, WrongAnswersError
 from bench.result import Column, Row, Topic
 from bench.seeding import Minted, Size, seed
-from bench.session import SCOPE, Session, create_caller, one_worker, settle
+from bench.session import ONE_WORKER, SCOPE, Session, create_caller, settle
 from keysvc.v1 import verify_pb2
 
 BYTES_MAX: Final = 800
@@ -39,7 +39,7 @@ async def measure(session: Session) -> Topic:
         operator = deployment.bootstrap()
         size = Size(int(keys * _KEYS_FOR_ONE_STRING), 1_000, keys, _RANGES, _NOTE_CHARACTERS)
         minted = seed(deployment.url, deployment.admin_url, deployment.peppers, size)[:keys]
-        with deployment.serve(*one_worker()) as served:
+        with deployment.serve(*ONE_WORKER) as served:
             caller = await create_caller(served, operator)
             generator = Generator(session.generator.program, caller)
             warm, rest = minted[: len(minted) // 10][:WARM_UP], minted[len(minted) // 10 :]

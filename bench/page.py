@@ -30,8 +30,9 @@ call as h2load does, which looks at no answer."""
 _MEANINGS: Final = {
     "contest": """\
 *Of empty* is the ratio to the empty handler, once by throughput (with quartiles over rounds) and once by CPU of the
-server. Where a look-up makes PostgreSQL work, that takes processor time from the server here, and would not on a
-machine of its own. *Half load* is an open loop at half of what Verify answers at most, the same rate for both.""",
+server. *Hot* requests for a key are all the same; with *all fields asked* each has another request id. Where a
+look-up makes PostgreSQL work, that takes processor time from the server here, and would not on a machine of its own.
+*Half load* is an open loop at half of what Verify answers at most, the same rate for both.""",
     "rates": """\
 Calls come as from many independent callers, and wait in the client if the server is late: that waiting is part of the
 latency. *Sent late* is what the generator itself was late by, which is part of it too. Near the capacity any queue

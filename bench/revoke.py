@@ -11,7 +11,8 @@ from bench.generator import Loop, WrongAnswersError
 from bench.result import Column, Row, Topic
 from bench.revoking import Revocations
 from bench.seeding import Minted
-from bench.session import Session, body, one_worker, stub_of
+from bench.session import Session, body, stub_of
+from keysvc.capacity import connections_each
 
 LOADED_KEYS: Final = 200
 P50_MS_MAX: Final = {4: 6.0, 16: 12.0}
@@ -45,7 +46,9 @@ async def measure(session: Session) -> Topic:
     refused = 0
     for holders in session.effort.holders:
         try:
-            with session.deployment.serve_several(holders, *one_worker()) as served:
+            # As many as each of so many workers of one server would have.
+            connections = f"--connections={connections_each(holders)}"
+            with session.deployment.serve_several(holders, "--workers=1", connections) as served:
                 refused += await _measure_one(session, served, topic)
         except (RuntimeError, OSError) as error:
             # The others are measured all the same: so many may not fit the machine, or the database's connections.

@@ -1,7 +1,6 @@
 """What all topics share: the deployment, its keys, the generator, and how much is done."""
 
 import asyncio
-import inspect
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -9,13 +8,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import grpc
 
 from bench.deployment import Counters, Deployment, Served
 from bench.generator import UNAVAILABLE, Answers, Generator, Loop
 from bench.seeding import Minted, workspace_of
-from keysvc.cli.server import serve
 from keysvc.core.keystring import KeyString
 from keysvc.v1 import key_pb2, key_service_pb2, verify_pb2
 from keysvc.v1.key_service_pb2_grpc import KeyServiceStub
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 SCOPE: Final = "pdf.read"
 HOT_KEYS: Final = 1_000
 CALL_SECONDS_MAX: Final = 60.0
+ONE_WORKER: Final = ("--workers", "1")
 
 _SETTLED_SECONDS: Final = 2.2
 """After this a server has written its usage, and its report with a renewal: both once a second."""
@@ -170,7 +170,7 @@ class Session:
     @contextmanager
     def serve(self) -> Iterator[Served]:
         """A server with one worker."""
-        with self.deployment.serve(*one_worker()) as served:
+        with self.deployment.serve(*ONE_WORKER) as served:
             yield served
 
     def workspace_of(self, key: Minted) -> str:
@@ -225,8 +225,12 @@ def body(key_string: KeyString) -> bytes:
     return verify_pb2.VerifyRequest(key_string=key_string.reveal(), required_scopes=[SCOPE]).SerializeToString()
 
 
-def full_body(key: Minted, workspace: str) -> bytes:
-    """A request with everything in it that can be asked."""
+def full_body(key: Minted, workspace: str, number: int) -> bytes:
+    """A request with everything in it that can be asked, and a request id of its own.
+
+    Parameters:
+        number: of the request.
+    """
     return verify_pb2.VerifyRequest(
         key_string=key.key_string.reveal(),
         workspace=workspace,
@@ -234,13 +238,8 @@ def full_body(key: Minted, workspace: str) -> bytes:
         required_scopes=[SCOPE, "invoices.read"],
         source_ip="203.0.113.7",
         resource="GET /v1/documents/{id}",
-        request_id="5f0c3e8a-7f0b-4a59-9c1e-6f1f7a4b2d10",
+        request_id=str(UUID(int=number)),
     ).SerializeToString()
-
-
-def one_worker() -> tuple[str, ...]:
-    """The option of `keysvc serve` for one worker, where there is one for several."""
-    return ("--workers", "1") if "workers" in inspect.signature(serve).parameters else ()
 
 
 async def settle(served: Served) -> Counters:

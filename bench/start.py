@@ -17,7 +17,7 @@ import grpc
 from bench.deployment import KEYSVC, READY, STOP_SECONDS, own_environment
 from bench.generator import WrongAnswersError
 from bench.result import Column, Row, Topic
-from bench.session import CALL_SECONDS_MAX, Session, metadata_of, one_worker
+from bench.session import CALL_SECONDS_MAX, ONE_WORKER, Session, metadata_of
 from keysvc.core.keystring import PATTERN, KeyString
 from keysvc.v1 import verify_pb2
 from keysvc.v1.key_service_pb2_grpc import KeyServiceStub
@@ -98,7 +98,7 @@ def _start(folder: Path, operator: KeyString | None) -> tuple[float, KeyString]:
 def _serving(folder: Path) -> Iterator[int]:
     """A server whose output is a terminal, of which this is our end."""
     ours, theirs = os.openpty()
-    command = [*KEYSVC, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(folder / "data"), *one_worker()]
+    command = [*KEYSVC, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(folder / "data"), *ONE_WORKER]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 (the program of this environment)
             command, env=own_environment() | {"NO_COLOR": "1"}, stdout=theirs, stderr=log, start_new_session=True
