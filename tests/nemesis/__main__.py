@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from tests.nemesis import workers
 from tests.nemesis.cluster import Cluster
 from tests.nemesis.fault import Fault, seeded
 from tests.nemesis.faults import FAULTS
@@ -32,6 +33,12 @@ REVOCATIONS_PER_SECOND: Final = 25
 """In a round, at most: what two cores do beside everything else. With more the servers have no time to be quick."""
 
 QUIET_ROUND: Final = 500
+
+ROUNDS: Final[Mapping[type[Fault], type[QuietRound]]] = {
+    Quiet: QuietRound,
+    **workers.ROUNDS,
+}
+"""Those in which nothing but revocations happens; in the others there are other changes too."""
 
 CLUSTER_REVOCATIONS_MAX: Final = 20_000
 """Then servers and their database are new ones, so that a long run does not grow."""
@@ -114,9 +121,9 @@ def _run_fault(fault_type: type[Fault], seed: int, revocations: int) -> dict[str
     """As many rounds as it takes."""
     began = time.monotonic()
     result = Result()
-    is_quiet = issubclass(fault_type, Quiet)
+    quiet = ROUNDS.get(fault_type)
     seconds = LEAD_SECONDS + fault_type.seconds + TAIL_SECONDS
-    most = QUIET_ROUND if is_quiet else round(REVOCATIONS_PER_SECOND * seconds)
+    most = QUIET_ROUND if quiet else round(REVOCATIONS_PER_SECOND * seconds)
     size = Size(revocations=max(ROUND_MIN, min(most, -(-revocations // ROUNDS_MIN))))
     while result.revocations < revocations and _is_sound(result):
         enough = min(revocations, result.revocations + CLUSTER_REVOCATIONS_MAX)
@@ -125,8 +132,8 @@ def _run_fault(fault_type: type[Fault], seed: int, revocations: int) -> dict[str
             while result.revocations < enough and _is_sound(result):
                 name = f"{fault_type.__name__.lower()}-{result.rounds}"
                 chance = seeded(seed, name)
-                if is_quiet:
-                    one = QuietRound(cluster, chance, size, name).run()
+                if quiet:
+                    one = quiet(cluster, chance, size, name).run()
                 else:
                     one = Round(cluster, fault_type, chance, size, name).run()
                 result.add(asyncio.run(one))

@@ -227,7 +227,7 @@ class Asker:
         at_least: Revision | None = None,
     ) -> Answer:
         answer = Answer(
-            caller.name,
+            caller.answered_by(message.holder),
             question,
             invoke,
             returned,

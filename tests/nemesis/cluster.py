@@ -237,7 +237,11 @@ class Cluster:
 
 
 class Caller:
-    """The operator, as a client of one life of a server."""
+    """The operator, as a client of one life of a server.
+
+    Attributes:
+        name: of the server in this life.
+    """
 
     def __init__(self, node: Node, key_string: str) -> None:
         self.name = node.name
@@ -246,3 +250,11 @@ class Caller:
         self.workspaces = WorkspaceServiceStub(self.channel)
         self.audit = AuditServiceStub(self.channel)
         self.metadata = (("authorization", f"Bearer {key_string}"),)
+
+    def answered_by(self, holder: str) -> str:
+        """Who has given an answer.
+
+        Parameters:
+            holder: that the answer names.
+        """
+        return self.name

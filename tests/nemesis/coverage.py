@@ -1,6 +1,6 @@
 """What a history covers: whether everybody was asked about each key after its revocation, and how soon."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from itertools import accumulate
 from math import inf
@@ -40,6 +40,23 @@ def coverage(history: History, revokes: Collection[Change], servers: Collection[
             else:
                 found.missing.append((secret_id, server))
     return found
+
+
+def probes(history: History, revokes: Collection[Change]) -> Counter[tuple[str, str]]:
+    """How many answers there are to questions about revoked secrets that were asked after the promise.
+
+    Parameters:
+        revokes: the revocations that matter.
+
+    Returns:
+        By server and basis.
+    """
+    promised = _promised(history, revokes)
+    return Counter(
+        (answer.server, answer.basis)
+        for answer in history.answers
+        if answer.invoke > promised.get(answer.question.secret_id, inf)
+    )
 
 
 def most_at_once(changes: Iterable[Change]) -> int:

@@ -33,12 +33,16 @@ class Fault(ABC):
         affected: servers that are seldom asked for changes, since they would not answer in time.
         revoker: the server that is asked for all revocations, if it matters who is.
         is_waited_for: somebody does not acknowledge for longer than a lease.
+        holders_min: so many must know each key.
+        workers: how many processes the server has that share its address; 0: each server has its own.
         clock_seconds: what ends by time may be missed by so much.
     """
 
     name: ClassVar[str]
     sites: ClassVar[tuple[Site, ...]] = USUAL
     is_waited_for: ClassVar[bool] = False
+    holders_min: ClassVar[int] = 3
+    workers: ClassVar[int] = 0
     seconds: float = 2 * LEASE_SECONDS
     clock_seconds: float = 0.25
 

@@ -7,6 +7,7 @@ from tests.nemesis.fault import Fault
 from tests.nemesis.network_faults import Blackholed, Cut, Delayed, Frozen, FrozenThere, HalfClosed
 from tests.nemesis.quiet import Quiet
 from tests.nemesis.server_faults import Blocked, Clock, Joining, Killed, Nothing, RevokerKilled, Stopped, StoppedForLong
+from tests.nemesis.workers import WorkerKilled, Workers
 
 FAULTS: Final[tuple[type[Fault], ...]] = (
     Quiet,
@@ -28,4 +29,6 @@ FAULTS: Final[tuple[type[Fault], ...]] = (
     Clock,
     Joining,
     RevokerKilled,
+    Workers,
+    WorkerKilled,
 )

@@ -40,7 +40,8 @@ class Answer(NamedTuple):
     """What Verify said.
 
     Parameters:
-        server: its name, and which of its lives it was: one that was started again remembers nothing.
+        server: its name, and which of its lives it was: one that was started again remembers nothing. Of workers, which
+            share an address, the process that the answer names.
         revision: None where the answer told none.
         level: `leased`, `at_least` or `strong`.
         at_least: with the second of these.

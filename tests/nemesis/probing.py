@@ -50,7 +50,9 @@ async def prime(asker: Asker, callers: Sequence[Caller], keys: Sequence[Key]) ->
         while unknown:
             answers = await asker.verify_all(caller, [Question(each) for each in sorted(unknown)])
             unknown -= {
-                each.question.secret_id for each in answers if (each.verdict, each.basis) == ("VALID", "MEMORY")
+                each.question.secret_id
+                for each in answers
+                if (each.verdict, each.basis, each.server) == ("VALID", "MEMORY", caller.name)
             }
             if not answers:
                 await asyncio.sleep(0.02)

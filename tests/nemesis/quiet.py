@@ -31,6 +31,7 @@ class Quiet(Nothing):
 
     name = "quiet"
     sites = (Site("a"), Site("b"), Site("c"), Site("d"))
+    holders_min = 4
 
 
 class QuietRound:
@@ -45,11 +46,16 @@ class QuietRound:
 
     def __init__(self, cluster: Cluster, chance: random.Random, size: Size, name: str) -> None:
         self._cluster = cluster
-        self._callers = Callers(cluster, chance)
         self._chance = chance
         self._size = size
+        self._callers = self._open_callers()
         self._workspace = f"nemesis/{name}"
         self._asker = Asker(time.time() - now())
+        self._primed = 0
+
+    def _open_callers(self) -> Callers:
+        """Who is asked."""
+        return Callers(self._cluster, self._chance)
 
     async def run(self) -> Result:
         """Run it, and judge what was seen."""
@@ -57,20 +63,28 @@ class QuietRound:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(callers.close)
             keys = await create_keys(asker, callers, self._cluster, self._workspace, count=self._size.revocations)
-            everybody = callers.everybody()
-            primed = await prime(asker, everybody, keys)
-            count = max(1, len(keys) // ALONE)
-            for key in keys[:count]:
-                await self._revoke_alone(key)
-            await self._revoke_together(keys[count:])
+            await self._revoke_all(keys)
             assert await asker.look_for_events(callers.anybody(), [self._workspace])
         found = [*violations(asker.history, clock_seconds=Quiet.clock_seconds)]
         found += [Violation("error", each) for each in asker.unexpected]
-        result = found_in(asker, asker.history.changes, [caller.name for caller in everybody], found)
-        result.primed = primed
+        return self._result(found)
+
+    def _result(self, found: list[Violation]) -> Result:
+        """What happened."""
+        servers = [caller.name for caller in self._callers.everybody()]
+        result = found_in(self._asker, self._asker.history.changes, servers, found)
+        result.primed = self._primed
         result.during = result.begun_during = result.revocations
         result.met = 1
         return result
+
+    async def _revoke_all(self, keys: list[Key]) -> None:
+        """Revoke keys, when everybody knows them."""
+        self._primed = await prime(self._asker, self._callers.everybody(), keys)
+        count = max(1, len(keys) // ALONE)
+        for key in keys[:count]:
+            await self._revoke_alone(key)
+        await self._revoke_together(keys[count:])
 
     async def _revoke_alone(self, key: Key) -> None:
         """Revoke a key, and ask everybody the moment that it is done."""
@@ -80,11 +94,11 @@ class QuietRound:
 
     async def _revoke_together(self, keys: list[Key]) -> None:
         """Revoke keys, many at once, and ask everybody about each the moment that it is done."""
-        everybody = self._callers.everybody()
         free = asyncio.Semaphore(REVOKING_MAX)
 
         async def revoke(number: int, key: Key, probing: Probing) -> None:
             async with free:
+                everybody = self._callers.everybody()
                 caller = everybody[number // WAVE % len(everybody)]
                 change = await self._revoke(caller, key)
                 await probing.revocation(change, key.secret_id)

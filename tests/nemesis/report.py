@@ -16,11 +16,9 @@ from tests.nemesis.cluster import LEASE_SECONDS, WAIT_SECONDS
 from tests.nemesis.fault import Fault
 from tests.nemesis.result import Result
 from tests.nemesis.server_faults import Nothing
+from tests.nemesis.worker_report import worker_lines
 
 VIOLATIONS_SHOWN: Final = 20
-
-SERVERS_MIN: Final = 3
-"""So many must know each key."""
 
 PAGE: Final = Path("docs/nemesis.md")
 
@@ -93,9 +91,16 @@ def shortcomings(fault_type: type[Fault], result: Result) -> list[str]:
         "nothing went wrong": not issubclass(fault_type, Nothing) and not result.faults,
         f"nothing was revoked while it did in {result.rounds - result.met} rounds": result.met < result.rounds,
         "nobody was waited for": fault_type.is_waited_for and not (result.paths["TIMER"] and result.unacknowledged),
-        "a server did not know a key before it was revoked": result.primed < SERVERS_MIN * result.keys,
+        "a server did not know a key before it was revoked": result.primed < fault_type.holders_min * result.keys,
         f"{result.unprobed} questions after a revocation are missing": result.unprobed or not result.probed,
     }
+    if fault_type.workers:
+        wanted, asked = fault_type.workers + result.faults, {name for name, _ in result.probes}
+        found[f"{len(result.workers)} workers had leases, not {wanted}"] = len(result.workers) < wanted
+        for name in sorted(result.workers.keys() | asked | result.known.keys()):
+            found[f"{name} was never asked after a revocation"] = name not in asked
+            found[f"{name} knew no key"] = not result.known[name]
+            found[f"{name} had no lease"] = name not in result.workers
     return [text for text, applies in found.items() if applies]
 
 
@@ -131,6 +136,12 @@ def entry(fault_type: type[Fault], result: Result, seconds: float) -> dict[str, 
         "p50_ms": revoked[49],
         "p99_ms": revoked[98],
         "max_ms": round(1000 * max(result.revoke_seconds, default=0.0), 1),
+        "workers": {
+            name: {"known": count, "probes": {basis: n for (who, basis), n in result.probes.items() if who == name}}
+            for name, count in result.known.items()
+        },
+        "gone_max_ms": round(1000 * max(result.gone_seconds, default=0.0), 1),
+        "away": dict(sorted(result.away_paths.items())),
         "violations": len(result.violations),
         "violations_shown": list(starmap("{}: {}".format, result.violations[:VIOLATIONS_SHOWN])),
         "story": result.story,
@@ -196,6 +207,7 @@ def page(report: Mapping[str, Any]) -> str:
         *map(_TOLD.format_map, measured),
         *(f"- **{each['name']}**: {each.get('failure') or 'skipped: ' + each['skipped']}" for each in others),
     ]
+    lines += worker_lines(measured)
     for each in measured:
         if not is_good(each):
             lines += ["", f"## Wrong: {each['name']}", "", *each["shortcomings"], *each["violations_shown"]]

@@ -36,6 +36,11 @@ class Result:
         unprobed: those that were not.
         probe_seconds: how soon they were.
         at_once: how many revocations were under way at the same time, at most.
+        workers: that had leases, if several share an address: in how many rounds.
+        known: how many keys each of them knew before.
+        probes: how often each was asked about a revoked key afterwards, by its name and the basis of its answers.
+        gone_seconds: after how long one that was killed was no member any more.
+        away_paths: receipts of the changes that were under way before there was another one in its place.
     """
 
     rounds: int = 0
@@ -58,6 +63,11 @@ class Result:
     unacknowledged: int = 0
     revoke_seconds: list[float] = field(default_factory=list)
     at_once: int = 0
+    workers: Counter[str] = field(default_factory=Counter)
+    known: Counter[str] = field(default_factory=Counter)
+    probes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    gone_seconds: list[float] = field(default_factory=list)
+    away_paths: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
 

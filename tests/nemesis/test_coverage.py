@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from tests.nemesis.coverage import coverage, most_at_once
+from tests.nemesis.coverage import coverage, most_at_once, probes
 from tests.nemesis.history import Answer, Change, History, Key, Question, Receipt, Revision
 
 AT = Revision("e", 7)
@@ -40,6 +40,14 @@ def test_a_promise_for_later_counts_from_then_on(history: History) -> None:
     history.changes = [revoke(10, 11, Receipt(AT, "", effective_by=12))]
     history.answers = [answer("a", 11.5), answer("a", 12.5)]
     assert coverage(history, history.changes, ["a"]).seconds == [0.5]
+
+
+def test_what_was_asked_afterwards_is_counted_by_who_answered(history: History) -> None:
+    """And by where the answer came from; questions that were asked before, or about other secrets, are none of it."""
+    other = answer("a", 14)._replace(question=Question("s2"))
+    looked_up = answer("a", 12)._replace(basis="DATABASE")
+    history.answers = [answer("a", 10.9), looked_up, answer("a", 13), answer("a", 14), answer("b", 12), other]
+    assert probes(history, history.changes) == {("a", "DATABASE"): 1, ("a", "MEMORY"): 2, ("b", "MEMORY"): 1}
 
 
 def test_without_a_receipt_nothing_is_asked_for(history: History) -> None:

@@ -8,6 +8,7 @@ from tests.nemesis.checking import Violation
 from tests.nemesis.report import entry, facts, good_ones, is_good, page, shortcomings
 from tests.nemesis.result import Result
 from tests.nemesis.server_faults import Nothing, Stopped
+from tests.nemesis.workers import WorkerKilled
 
 
 def result(**more: object) -> Result:
@@ -70,6 +71,48 @@ def test_what_proves_nothing_is_a_shortcoming(wrong: dict[str, object], text: st
     """A fault that did not happen or met nothing, a key that was not known everywhere, a server that was not asked."""
     assert shortcomings(Stopped, result()) == []
     assert shortcomings(Stopped, result(**wrong)) == [text]
+
+
+NAMES = [f"h/{pid}" for pid in range(1, 6)]
+
+
+def of_workers(**more: object) -> Result:
+    """A good result of five, one of which was killed."""
+    fields: dict[str, object] = {
+        "primed": 400,
+        "workers": Counter(NAMES),
+        "known": Counter(dict.fromkeys(NAMES, 100)),
+        "probes": Counter({(name, basis): 7 for name in NAMES for basis in ("MEMORY", "DATABASE")}),
+        "gone_seconds": [0.05],
+        "away_paths": Counter(ACK=1234, TIMER=1),
+    }
+    return result(**(fields | more))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"primed": 399}, "a server did not know a key before it was revoked"),
+        ({"faults": 2}, "5 workers had leases, not 6"),
+        ({"probes": of_workers().probes - Counter({("h/2", "MEMORY"): 7, ("h/2", "DATABASE"): 7})}, "h/2 was never"),
+        ({"known": of_workers().known - Counter({"h/2": 100})}, "h/2 knew no key"),
+        ({"workers": Counter([*NAMES[2:], *"xyz"])}, "h/1 had no lease"),
+    ],
+)
+def test_a_worker_that_was_left_out_is_a_shortcoming(wrong: dict[str, object], text: str) -> None:
+    """One that was not asked, that knew nothing before, or that nobody knows."""
+    assert shortcomings(WorkerKilled, of_workers()) == []
+    assert any(text in each for each in shortcomings(WorkerKilled, of_workers(**wrong)))
+
+
+def test_a_page_tells_what_each_worker_answered() -> None:
+    """By process and basis, without the machine's name; and how changes went on without the one that was killed."""
+    text = page({"seed": 5, "faults": [facts() | entry(WorkerKilled, of_workers(), 7.0)]})
+    assert "| worker killed | 5 | 100 | 14 | 7 | 7 |" in text
+    assert "after at most 50.0 ms." in text
+    assert "in its place: ACK 1,234, TIMER 1.\n" in text
+    assert "h/5" not in text
+    assert "## The workers" not in page({"seed": 5, "faults": [facts() | entry(Stopped, result(), 7.0)]})
 
 
 def test_a_run_goes_on_with_what_is_missing() -> None:
