@@ -7,7 +7,7 @@ from tests.nemesis.fault import Fault
 from tests.nemesis.network_faults import Blackholed, Cut, Delayed, Frozen, FrozenThere, HalfClosed
 from tests.nemesis.quiet import Quiet
 from tests.nemesis.server_faults import Blocked, Clock, Joining, Killed, Nothing, RevokerKilled, Stopped, StoppedForLong
-from tests.nemesis.workers import WorkerKilled, Workers
+from tests.nemesis.workers import WorkerKilled, Workers, WorkerStopped
 
 FAULTS: Final[tuple[type[Fault], ...]] = (
     Quiet,
@@ -31,4 +31,5 @@ FAULTS: Final[tuple[type[Fault], ...]] = (
     RevokerKilled,
     Workers,
     WorkerKilled,
+    WorkerStopped,
 )

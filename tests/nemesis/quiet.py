@@ -98,9 +98,7 @@ class QuietRound:
 
         async def revoke(number: int, key: Key, probing: Probing) -> None:
             async with free:
-                everybody = self._callers.everybody()
-                caller = everybody[number // WAVE % len(everybody)]
-                change = await self._revoke(caller, key)
+                change = await self._revoke(self._revoker(number), key)
                 await probing.revocation(change, key.secret_id)
 
         async with asyncio.TaskGroup() as group:
@@ -110,6 +108,11 @@ class QuietRound:
                     revoking.create_task(revoke(number, key, probing))
             probing.revoked = [key.secret_id for key in keys]
             await probing.ask_for_the_last_time()
+
+    def _revoker(self, number: int) -> Caller:
+        """Who is asked for one of many revocations."""
+        everybody = self._callers.everybody()
+        return everybody[number // WAVE % len(everybody)]
 
     async def _revoke(self, caller: Caller, key: Key) -> Change:
         """Revoke a key, again where nobody answered: without a receipt nothing is promised."""

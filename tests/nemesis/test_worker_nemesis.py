@@ -14,11 +14,14 @@ from tests.nemesis.report import shortcomings
 from tests.nemesis.result import Result, Size
 from tests.nemesis.trial import mutant
 from tests.nemesis.worker_callers import WorkerCallers
-from tests.nemesis.workers import COUNT, MISTAKES, ROUNDS, SITES, WorkerKilled, sites
+from tests.nemesis.workers import COUNT, MISTAKES, ROUNDS, WorkerKilled, sites
 
 pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
 
 SIZE = Size(revocations=30)
+
+ATTEMPTS_MAX = 4
+"""On a machine that is busy with others a worker may lose its lease just before a mistake would be seen."""
 
 
 async def play(cluster: Cluster, fault_type: type[Fault], seed: int) -> Result:
@@ -30,7 +33,7 @@ async def play(cluster: Cluster, fault_type: type[Fault], seed: int) -> Result:
 @pytest.fixture(scope="module")
 def cluster(embedded: None) -> Iterator[Cluster]:
     """One server, which is several processes."""
-    with Cluster.open(*SITES) as cluster:
+    with Cluster.open(*sites(is_linked=True)) as cluster:
         yield cluster
 
 
@@ -78,7 +81,11 @@ async def test_a_connection_that_has_come_to_another_worker_is_noticed(
 @pytest.mark.parametrize("name", MISTAKES)
 async def test_each_mistake_of_workers_is_found(embedded: None, name: str, pytestconfig: pytest.Config) -> None:
     """A server whose workers, or whose supervisor, have one breaks the promise that it is expected to break."""
-    with Cluster.open(*sites(mutant(name))) as cluster:
+    with Cluster.open(*sites(mutant(name), is_linked=True)) as cluster:
         for fault_type, rule in MISTAKES[name].items():
-            result = await play(cluster, fault_type, pytestconfig.getoption("seed"))
-            assert rule in {each.rule for each in result.violations}, fault_type.name
+            for attempt in range(ATTEMPTS_MAX):
+                result = await play(cluster, fault_type, pytestconfig.getoption("seed") + attempt)
+                if rule in {each.rule for each in result.violations}:
+                    break
+            else:
+                pytest.fail(f"{fault_type.name}, after {ATTEMPTS_MAX} attempts: {result.violations}")

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import signal
 from collections import Counter
 from collections.abc import Mapping
 from math import inf
@@ -12,10 +11,11 @@ import psutil
 import psycopg
 
 from tests.nemesis.checking import Violation
-from tests.nemesis.cluster import Caller, Cluster, Site, now
+from tests.nemesis.cluster import LEASE_SECONDS, Caller, Cluster, Site, now
 from tests.nemesis.coverage import probes
-from tests.nemesis.fault import BOUND_SECONDS, Fault
+from tests.nemesis.fault import BOUND_SECONDS, LATE_SECONDS, Fault
 from tests.nemesis.history import Change, Key, Question
+from tests.nemesis.link import RENEWALS
 from tests.nemesis.probing import Probing, prime
 from tests.nemesis.quiet import QuietRound
 from tests.nemesis.result import Result, Size
@@ -26,16 +26,18 @@ from tests.process.running import KEYSVC, PATIENCE, until
 COUNT: Final = 4
 
 
-def sites(program: tuple[str, ...] = KEYSVC) -> tuple[Site, ...]:
+def sites(program: tuple[str, ...] = KEYSVC, *, is_linked: bool = False) -> tuple[Site, ...]:
     """One server, which is several processes.
 
     Parameters:
         program: how keysvc is called.
+        is_linked: all of them reach PostgreSQL through one link.
     """
-    return (Site("w", program=program, variables={"KEYSVC_WORKERS": str(COUNT)}),)
+    return (Site("w", program=program, is_linked=is_linked, variables={"KEYSVC_WORKERS": str(COUNT)}),)
 
 
-SITES: Final = sites()
+STILL_SECONDS: Final = 0.6 * LEASE_SECONDS
+"""So long a worker stands still. Its lease, of which not more than a sixth was over, lasts longer."""
 
 GONE_SECONDS_MAX: Final = PATIENCE * 1.0
 """So long after its end a worker is no member any more. Where nobody has seen it end, it is one for 3.5 s."""
@@ -45,7 +47,7 @@ class Workers(Nothing):
     """Nothing else happens to one server, four processes on one port: keys that all of them know are revoked."""
 
     name = "workers"
-    sites = SITES
+    sites = sites()
     holders_min = COUNT
     workers = COUNT
 
@@ -58,7 +60,7 @@ class WorkerKilled(Fault):
     """
 
     name = "worker killed"
-    sites = SITES
+    sites = sites()
     holders_min = COUNT
     workers = COUNT
     pid: int = 0
@@ -66,10 +68,14 @@ class WorkerKilled(Fault):
     async def begin(self) -> None:
         """Kill one."""
         (node,) = self.cluster.nodes
-        worker = self.chance.choice(psutil.Process(node.pid).children())
-        self.pid = worker.pid
-        worker.send_signal(signal.SIGKILL)
+        doomed, other = self.chance.sample(psutil.Process(node.pid).children(), 2)
+        self.trouble(other)
+        doomed.kill()
+        self.pid = doomed.pid
         self.count += 1
+
+    def trouble(self, other: psutil.Process) -> None:
+        """Let something happen to another one first."""
 
     async def end(self) -> None:
         """Wait for the other one."""
@@ -81,6 +87,33 @@ class WorkerKilled(Fault):
             return ended in events and "worker serves again" in [name for name, _ in events[events.index(ended) :]]
 
         await asyncio.to_thread(until, is_replaced, BOUND_SECONDS)
+
+
+class WorkerStopped(WorkerKilled):
+    """One of four processes on one port dies, and another one stands still, with a lease: it must be waited for.
+
+    Attributes:
+        resumed: when the other one went on.
+    """
+
+    resumed: float = inf
+    name = "worker killed beside a stopped one"
+    sites = sites(is_linked=True)
+
+    def trouble(self, other: psutil.Process) -> None:
+        """Stop it, and let it go on before its lease has ended; the database is the last that it hears of."""
+        (node,) = self.cluster.nodes
+        assert node.link
+        other.suspend()
+        node.link.delay(back=LATE_SECONDS, application=RENEWALS)
+
+        def resume() -> None:
+            self.resumed = now()
+            other.resume()
+
+        loop = asyncio.get_running_loop()
+        loop.call_later(STILL_SECONDS, resume)
+        loop.call_later(STILL_SECONDS + LATE_SECONDS, node.link.delay)
 
 
 class WorkersRound(QuietRound):
@@ -121,10 +154,12 @@ class WorkersRound(QuietRound):
 class WorkerKilledRound(WorkersRound):
     """One round: a third of the keys is revoked before, a third while a worker dies, a third when another is there."""
 
+    fault_type: type[WorkerKilled] = WorkerKilled
+
     def __init__(self, cluster: Cluster, chance: random.Random, size: Size, name: str) -> None:
         super().__init__(cluster, chance, size, name)
-        self._fault = WorkerKilled(cluster, chance, lambda _: False)
-        self._last: Key | None = None
+        self._fault = self.fault_type(cluster, chance, lambda _: False)
+        self._fatal: Key | None = None
         self._began = self._ended = inf
 
     async def _revoke_all(self, keys: list[Key]) -> None:
@@ -133,7 +168,7 @@ class WorkerKilledRound(WorkersRound):
         self._primed = await prime(self._asker, self._callers.everybody(), keys)
         before, meanwhile, afterwards = (keys[start::3] for start in range(3))
         await self._revoke_together(before)
-        self._last = meanwhile[len(meanwhile) // 2]
+        self._fatal = meanwhile[len(meanwhile) // 2]
         await self._revoke_together(meanwhile)
         await self._fault.end()
         self._ended = now()
@@ -145,9 +180,13 @@ class WorkerKilledRound(WorkersRound):
             await probing.ask_for_the_last_time()
         self._gone_seconds = await self._going
 
+    def _revoker(self, number: int) -> Caller:
+        """Anybody: with those who have trouble some revocations wait, and with the others they do not."""
+        return self._callers.anybody()
+
     async def _revoke(self, caller: Caller, key: Key) -> Change:
         """Revoke a key; a worker dies before, when its turn has come."""
-        if key is self._last:
+        if key is self._fatal:
             self._began = now()
             await self._fault.begin()
             (name,) = (each.name for each in self._callers.everybody() if each.name.endswith(f"/{self._fault.pid}"))
@@ -171,11 +210,31 @@ class WorkerKilledRound(WorkersRound):
         return result
 
 
-ROUNDS: Final[Mapping[type[Fault], type[QuietRound]]] = {Workers: WorkersRound, WorkerKilled: WorkerKilledRound}
+class WorkerStoppedRound(WorkerKilledRound):
+    """The same while another worker stands still."""
+
+    fault_type = WorkerStopped
+
+    def _result(self, found: list[Violation]) -> Result:
+        """What happened; nothing if no revocation was under way when the other one went on."""
+        result = super()._result(found)
+        assert isinstance(self._fault, WorkerStopped)
+        resumed = self._fault.resumed
+        changes = [each for each in self._asker.history.changes if each.receipt]
+        result.met = int(any(each.invoke < resumed < each.returned for each in changes))
+        return result
+
+
+ROUNDS: Final[Mapping[type[Fault], type[QuietRound]]] = {
+    Workers: WorkersRound,
+    WorkerKilled: WorkerKilledRound,
+    WorkerStopped: WorkerStoppedRound,
+}
 
 MISTAKES: Final[Mapping[str, Mapping[type[Fault], str]]] = {
     "acknowledges_unapplied": {Workers: "S", WorkerKilled: "S"},
     "leaves_rows": {WorkerKilled: "member"},
+    "removes_others": {WorkerStopped: "S"},
 }
 """Mutants, with a mistake in all workers or in their supervisor, and the rule that they break in which rounds."""
 
