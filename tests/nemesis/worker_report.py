@@ -6,9 +6,10 @@ from typing import Any, Final
 
 _INTRODUCTION: Final = """\
 Several processes share an address, and the kernel chooses which of them accepts a connection. So connections are
-opened until every process has one; each answer names the process that it is from, and each process must have said of
-each key that it is VALID, from memory, before it is revoked. *Knew* are those keys, *asked after* are the answers to
-questions about a revoked key that were asked when its Revoke had returned, by where they came from."""
+opened until every process has one, and each answer names the process that it is from. Before a key is revoked each
+process must have said that it is VALID, from memory; one that was started later than that is asked about it all the
+same. *Knew* are those keys, *asked after* are the answers to questions about a revoked key that were asked when its
+Revoke had returned, by where they came from."""
 
 _AWAY: Final = """\
 **{name}**: one that was killed was no member any more after at most {gone_max_ms:,} ms. The receipts of the Revokes
