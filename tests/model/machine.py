@@ -574,13 +574,13 @@ class Machine(RuleBasedStateMachine):
         assert verify_pb2.Verdict.Name(answer.verdict) == f"VERDICT_{verdict}", (asked, answer)
         told = {each.name for each, _ in answer.ListFields()}
         if verdict == "MALFORMED":
-            assert told == {"verdict", "message"}
+            assert told == {"verdict", "message", "holder"}
             return
         assert answer.basis in {verify_pb2.BASIS_MEMORY, verify_pb2.BASIS_DATABASE}
         assert sequence(answer.revision) >= self.clock
         self.clock = sequence(answer.revision)
         if key is None or secret is None:
-            assert told == {"verdict", "message", "basis", "revision"}
+            assert told == {"verdict", "message", "holder", "basis", "revision"}
             return
         assert (answer.key_id, answer.secret_id, answer.workspace) == (key["id"], secret["id"], key["workspace"])
         assert (answer.environment, answer.owner, answer.role) == (key["environment"], key["owner"], key["role"])
