@@ -49,6 +49,8 @@ RETRYING = json.dumps(
         "methodConfig": [
             {
                 "name": [{}],
+                # A connection that the kernel had given to the dead one is tried again only after a second.
+                "waitForReady": True,
                 "retryPolicy": {
                     "maxAttempts": 5,
                     "initialBackoff": "0.05s",

@@ -31,7 +31,7 @@ from keysvc.rpc.server import CONTRACT
 from keysvc.rpc.status import CODES, INTERNAL_MESSAGE, code_of, status_of
 from keysvc.rpc.translate.keys import key_message
 from keysvc.rpc.translate.receipts import receipt_message
-from keysvc.rpc.translate.verify import answer_message
+from keysvc.rpc.translate.verify import Answers
 from keysvc.service.verifying import Answer, Basis
 from keysvc.v1 import key_pb2, receipt_pb2, verify_pb2
 from tests.records import record
@@ -160,7 +160,7 @@ def test_a_servicer_has_no_method_that_the_contract_lacks(service: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if is_built(method)])
 def test_a_handler_takes_and_answers_the_messages_of_its_method(name: str) -> None:
-    """A handler gets what the contract says, and says that it answers what the contract says."""
+    """A handler gets what the contract says, and says that it answers what the contract says; Verify, on the wire."""
     method = METHODS[name]
     handler = getattr(SERVICERS[method.containing_service.name], method.name)
     assert inspect.iscoroutinefunction(handler)
@@ -168,7 +168,8 @@ def test_a_handler_takes_and_answers_the_messages_of_its_method(name: str) -> No
     assert not method.server_streaming
     signature = inspect.signature(handler)
     assert signature.parameters["request"].annotation is GetMessageClass(method.input_type)
-    assert signature.return_annotation is GetMessageClass(method.output_type)
+    on_the_wire = name == "keysvc.v1.KeyService/Verify"
+    assert signature.return_annotation is (bytes if on_the_wire else GetMessageClass(method.output_type))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -266,6 +267,11 @@ def keys() -> Iterator[Key]:
         )
 
 
+def answer_message(answer: Answer) -> verify_pb2.VerifyResponse:
+    """An answer as callers read it."""
+    return verify_pb2.VerifyResponse.FromString(Answers("host/1").write(answer))
+
+
 def sent_verdicts() -> set[str]:
     """Every verdict that can be answered."""
     return {verify_pb2.Verdict.Name(answer_message(Answer(verdict)).verdict) for verdict in Verdict}
@@ -350,10 +356,10 @@ def test_each_verdict_documents_its_http_status(http: int, first: str, last: str
 
 
 def test_without_proof_nothing_is_told_of_a_key() -> None:
-    """To MALFORMED and NOT_FOUND belong verdict, revision, basis and message alone."""
+    """To MALFORMED and NOT_FOUND belong verdict, revision, basis, message and holder alone."""
     for answer in (Answer(Verdict.MALFORMED), Answer(Verdict.NOT_FOUND, revision=REVISION)):
         told = {field.name for field, _ in answer_message(answer).ListFields()}
-        assert told <= {"verdict", "revision", "basis", "message"}
+        assert told <= {"verdict", "revision", "basis", "message", "holder"}
 
 
 def test_every_state_and_environment_of_core_has_its_name_in_the_contract() -> None:

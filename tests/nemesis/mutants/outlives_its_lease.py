@@ -8,7 +8,7 @@ from tests.nemesis.serving import serve
 class Timeless(Holder):
     """Answers from memory as soon as it is a member."""
 
-    def standing(self) -> Standing:
+    def _standing(self, now: float) -> Standing:
         """Always on a lease."""
         return Standing.NOTHING if self.member_id is None else Standing.LEASE
 
