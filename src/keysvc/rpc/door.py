@@ -144,12 +144,13 @@ def _first(quick: Quick, serve: Serve) -> Serve:
 
 def _log_call(name: str, caller: Caller | None, error: Exception | None, seconds: float, *, quiet: bool) -> None:
     """One line for a call; of a busy method, only what is wrong with keysvc itself."""
+    if quiet and (error is None or isinstance(error, KeysvcError)):
+        return
     fields = {"method": name, "milliseconds": round(seconds * 1000, 1), "caller": caller and caller.name}
     if error is None:
-        (_log.debug if quiet else _log.info)("call", status="OK", **fields)
+        _log.info("call", status="OK", **fields)
     elif isinstance(error, KeysvcError):
-        log = _log.debug if quiet else _log.info
-        log("call refused", status=code_of(error).name, reason=error.message, **fields)
+        _log.info("call refused", status=code_of(error).name, reason=error.message, **fields)
     else:
         _log.error("call failed", status="INTERNAL", exc_info=error, **fields)
 
