@@ -51,7 +51,7 @@ class NoRehashing:
 
     def want(self, *_secret: object) -> Never:
         """Never happens."""
-        raise NotImplementedError
+        raise AssertionError("a secret is under another pepper")
 
 
 class Process:

@@ -1,6 +1,7 @@
 """Steps: what can be done to a simulation, or in it."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from tests.lease.simulation.world import World
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(ABC):
     """One thing.
 
     Parameters:
@@ -26,9 +27,9 @@ class Step:
         self.do(world)
         world.run(self.then)
 
+    @abstractmethod
     def do(self, world: World) -> None:
         """Do it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class OfProcess(Step):
         if not process.is_over:
             self.act(world, process)
 
+    @abstractmethod
     def act(self, world: World, process: Process) -> None:
         """Do it."""
-        raise NotImplementedError
 
 
 class OfNetwork(OfProcess):
@@ -67,9 +68,9 @@ class OfKey(OfProcess):
         places = world.content.places
         self.ask(process, places[self.what % len(places)])
 
+    @abstractmethod
     def ask(self, process: Process, place: Place) -> None:
         """Do it."""
-        raise NotImplementedError
 
 
 class Verify(OfProcess):
