@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from secrets import token_bytes
+from types import MappingProxyType
 from typing import Final
 
 import psutil
@@ -34,11 +36,13 @@ class Counters:
         hits: Verifies answered from memory, those of callers' own keys included.
         misses: look-ups of the database.
         remembered: keys in memory.
+        time: since when it has not said anything new.
     """
 
     hits: int
     misses: int
     remembered: int
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,10 @@ class Served:
         with psycopg.connect(self.url) as connection:
             rows = connection.execute("SELECT host, report FROM lease_member").fetchall()
         reports = [report for host, report in rows if int(host.rpartition("/")[2]) in pids]
-        sums = (sum(report.get(name, 0) for report in reports) for name in ("hits", "misses", "remembered"))
-        return Counters(*sums)
+        hits, misses, remembered = (
+            sum(report.get(name, 0) for report in reports) for name in ("hits", "misses", "remembered")
+        )
+        return Counters(hits, misses, remembered, min(datetime.fromisoformat(report["time"]) for report in reports))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +193,12 @@ def running(
 
 
 @contextmanager
-def open_deployment() -> Iterator[Deployment]:
-    """A deployment without keys; all of it is gone afterwards."""
+def open_deployment(settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Deployment]:
+    """A deployment without keys; all of it is gone afterwards.
+
+    Parameters:
+        settings: more of the environment of keysvc.
+    """
     with tempfile.TemporaryDirectory(prefix="keysvc-bench-") as name:
         folder = Path(name)
         embedded = EmbeddedPostgres.start(folder / "data")
@@ -199,7 +209,9 @@ def open_deployment() -> Iterator[Deployment]:
                 embedded.url,
                 _record(folder).admin_url,
                 pepper,
-                own_environment() | {"KEYSVC_DATABASE_URL": embedded.url, "KEYSVC_PEPPERS": pepper.hex()},
+                own_environment()
+                | {"KEYSVC_DATABASE_URL": embedded.url, "KEYSVC_PEPPERS": pepper.hex()}
+                | dict(settings),
             )
         finally:
             embedded.stop()
