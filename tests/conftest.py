@@ -13,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -26,6 +26,7 @@ from keysvc.store.embedded import EmbeddedPostgres
 from keysvc.store.migrate import migrate
 from tests.databases import drop_database
 from tests.deployment import Deployment
+from tests.nemesis.link import Link, Wiring
 
 # A busy machine is no counterexample. The second one is for whoever has time: --hypothesis-profile=long
 settings.register_profile("keysvc", deadline=None)
@@ -84,6 +85,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def server_url(request: pytest.FixtureRequest) -> str:
     """The database server, by a database that tests leave alone."""
     return request.config.stash[_SERVER_URL]
+
+
+@pytest.fixture
+def link(server_url: str) -> Iterator[Link]:
+    """A link to the database server of the tests."""
+    (folder,) = parse_qs(urlsplit(server_url).query).get("host", [""])
+    if not folder:
+        pytest.skip("the database server has no Unix socket")
+    with Wiring() as wiring:
+        yield wiring.link(f"{folder}/.s.PGSQL.5432")
 
 
 def _on_server(server_url: str, statement: str, *names: str) -> None:

@@ -5,22 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from math import inf
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
 
-from tests.nemesis.link import Link, Wiring
-
-
-@pytest.fixture
-def link(server_url: str) -> Iterator[Link]:
-    """A link to the database server of the tests."""
-    (folder,) = parse_qs(urlsplit(server_url).query).get("host", [""])
-    if not folder:
-        pytest.skip("the database server has no Unix socket")
-    with Wiring() as wiring:
-        yield wiring.link(f"{folder}/.s.PGSQL.5432")
+from tests.nemesis.link import Link
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keysvc.core.revision import Revision
 from keysvc.lease.news import SUBJECTS_MAX, Census, Change, Log, Member, News
-from keysvc.store.database import Database, connect_arguments
+from keysvc.store.database import Database, abandon, connect_arguments
 from keysvc.store.line import Line
 from keysvc.store.schema import lease_member
 
@@ -34,9 +34,6 @@ _QUICKLY: Final = "set_config('synchronous_commit', 'off', true)"
 
 _CHANNEL: Final = "keysvc_wake"
 _LISTEN_PAUSE_SECONDS: Final = 0.5
-_LISTEN_SILENCE_SECONDS: Final = 5.0
-"""After so long without a wake-up the listener looks whether its connection still lives."""
-
 _log = structlog.get_logger("keysvc.store")
 
 
@@ -198,12 +195,16 @@ class Listener:
         url: whatever libpq takes.
         heard: is told the revision of each.
         limit_seconds: how long the database may be silent when it is asked something.
+        silence_seconds: after so long without a wake-up it is asked whether the connection still lives.
     """
 
-    def __init__(self, url: str, heard: Callable[[int], None], limit_seconds: float) -> None:
+    def __init__(
+        self, url: str, heard: Callable[[int], None], limit_seconds: float, *, silence_seconds: float = 5.0
+    ) -> None:
         self._url = url
         self._heard = heard
         self._limit_seconds = limit_seconds
+        self._silence_seconds = silence_seconds
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -229,22 +230,24 @@ class Listener:
                 self._url, autocommit=True, **connect_arguments("keysvc listen", self._limit_seconds)
             )
         try:
-            await self._within_limit(connection.execute(f"LISTEN {_CHANNEL}"))
+            await self._execute(connection, f"LISTEN {_CHANNEL}")
             while True:
-                async for wake_up in connection.notifies(timeout=_LISTEN_SILENCE_SECONDS):
+                async for wake_up in connection.notifies(timeout=self._silence_seconds):
                     if wake_up.payload.isdecimal():
                         self._heard(int(wake_up.payload))
-                await self._within_limit(connection.execute("SELECT 1"))
+                await self._execute(connection, "SELECT 1")
         finally:
             connection.pgconn.finish()
 
-    async def _within_limit(self, statement: Any) -> None:  # noqa: ANN401
-        """Wait for a statement; a frozen one is left to its own fate."""
-        task = asyncio.ensure_future(statement)
-        await asyncio.wait({task}, timeout=self._limit_seconds)
-        if not task.done():
-            task.cancel()
-            raise TimeoutError
+    async def _execute(self, connection: psycopg.AsyncConnection[TupleRow], statement: LiteralString) -> None:
+        """Execute a statement. When this ends nothing waits at the connection any more, so that it may be closed."""
+        task = asyncio.ensure_future(connection.execute(statement))
+        try:
+            await asyncio.wait({task}, timeout=self._limit_seconds)
+        finally:
+            if not task.done():
+                abandon(task, [connection])
+                await asyncio.wait({task})
         task.result()
 
 
