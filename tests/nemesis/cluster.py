@@ -32,6 +32,9 @@ CLOCK_RATIO_MAX: Final = 1.2
 WAIT_SECONDS: Final = CLOCK_RATIO_MAX * LEASE_SECONDS + 0.05
 """What a change waits for when somebody does not acknowledge: the lease by the slowest clock, and a little."""
 
+_SAID_LINES: Final = 40
+"""Of the last words of a server that died; Python says in which calls it was."""
+
 CHECKOUT: Final = Path(__file__).parents[2]
 
 STEERED: Final = (sys.executable, "-m", "tests.nemesis.serving")
@@ -72,6 +75,10 @@ class Site:
     link_host: str = "127.0.0.1"
 
 
+class ServerDiedError(Exception):
+    """A server has ended that nobody has ended."""
+
+
 class Node:
     """A server that can be started again and again, each time at another address.
 
@@ -105,6 +112,7 @@ class Node:
             cwd=CHECKOUT,
             KEYSVC_DATABASE_URL=url,
             KEYSVC_PEPPERS=self._cluster.pepper,
+            PYTHONFAULTHANDLER="1",
             **self.site.variables,
         )
 
@@ -127,6 +135,14 @@ class Node:
     def log(self) -> list[dict[str, object]]:
         """What it has logged in this life."""
         return self._running.log
+
+    @property
+    def died(self) -> str:
+        """How it ended, if nobody ended it."""
+        if self._serving is None or (code := self._serving.process.poll()) is None:
+            return ""
+        said = [line for line in self._serving.err.splitlines() if '"level": "info"' not in line]
+        return "\n  ".join([f"server {self.name} ended with {code}", *said[-_SAID_LINES:]])
 
     def signal(self, number: signal.Signals) -> None:
         """Signal all its processes."""
@@ -198,8 +214,11 @@ class Cluster:
         node.close()
 
     def _close(self) -> None:
+        died = [reason for node in self.nodes if (reason := node.died)]
         for node in self.nodes:
             node.close()
+        if died:
+            raise ServerDiedError("; ".join(died))
 
     def wire(self, host: str) -> Link:
         """A link to PostgreSQL."""

@@ -3,11 +3,13 @@
 `make nemesis` is the long one.
 """
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
-from tests.nemesis.cluster import Cluster
+from tests.nemesis.cluster import Cluster, ServerDiedError, Site
 from tests.nemesis.database_faults import PostgresAborted
 from tests.nemesis.fault import USUAL, Fault, seeded
 from tests.nemesis.load import Round
@@ -15,6 +17,7 @@ from tests.nemesis.network_faults import Blackholed, Frozen
 from tests.nemesis.report import shortcomings
 from tests.nemesis.result import Size
 from tests.nemesis.server_faults import Clock, Joining, Killed, Nothing, RevokerKilled, Stopped
+from tests.process.running import until
 
 pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processes takes its time
 
@@ -54,3 +57,16 @@ async def test_revocation_is_certain(cluster: Cluster, fault_type: type[Fault], 
     assert result.violations == []
     assert shortcomings(fault_type, result) == []
     assert result.keys == SIZE.revocations
+
+
+def test_a_server_that_dies_by_itself_is_noticed(embedded: None) -> None:
+    """However its neighbours go on."""
+
+    def let_one_die() -> None:
+        with Cluster.open(Site("a")) as cluster:
+            (node,) = cluster.nodes
+            os.kill(node.pid, signal.SIGABRT)
+            until(lambda: node.died)
+
+    with pytest.raises(ServerDiedError, match=r"server a/1 ended with -6\n.*Aborted"):
+        let_one_die()
