@@ -112,7 +112,7 @@ class Profile:
 class About(NamedTuple):
     """What answers tell of a key and a secret, whatever the verdict, besides the scopes."""
 
-    key_id: UUID
+    key_id: str
     secret_id: str
     workspace: str
     environment: Environment
