@@ -23,8 +23,9 @@ from keysvc.lease.terms import boottime
 from keysvc.leasing import REAL, Leasing, Parts, Worker, open_leasing, open_waiting
 from keysvc.rpc.address import check_address
 from keysvc.rpc.door import Door
-from keysvc.rpc.hot import Hot
+from keysvc.rpc.fast_path import FastPath
 from keysvc.rpc.parsing import slow_parser
+from keysvc.rpc.refusals import Refusals
 from keysvc.rpc.server import Server
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
 from keysvc.rpc.translate.verify import Answers, describe
@@ -254,7 +255,7 @@ async def _open_server(
         Periodic("finish barriers", leasing.waiting.sweep, FINISH_SECONDS),
         Periodic("trim the log of changes", partial(sweeper.trim_changes, KEPT), FORGET_SECONDS),
     )
-    callers, answers = Callers(verifying), Answers(leasing.host)
+    callers, answers, refusals = Callers(verifying), Answers(leasing.host), Refusals()
     server = Server(
         Door(callers),
         {
@@ -267,12 +268,13 @@ async def _open_server(
                 verifying,
                 Recording(UsageTotals(storage.database)),
                 answers,
+                refusals,
             ),
             "WorkspaceService": WorkspaceServicer(Tenancy(changes, confirming), reading),
             "UsageService": UsageServicer(reading),
             "AuditService": AuditServicer(reading),
         },
-        {"KeyService": {"Verify": Hot(callers, verifying, answers).verify}},
+        {"KeyService": {"Verify": FastPath(callers, verifying, answers, refusals).verify}},
         shares_port=shares_port,
     )
     async with AsyncExitStack() as stack:

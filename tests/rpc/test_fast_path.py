@@ -1,6 +1,7 @@
-"""Verify's hot path: the answers of the door, without the door."""
+"""Verify's fast path: the answers of the door, without the door."""
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -193,3 +194,55 @@ async def test_every_answer_from_memory_is_counted_with_its_caller(deployment: D
         return found if found[created.key.id] >= 10 else None
 
     assert await eventually(counts) == {created.key.id: 10, caller.key.id: 10}
+
+
+async def test_a_look_up_is_answered_and_counted_once_too(deployment: Deployment, operator: Client) -> None:
+    """Whether the key was remembered makes no difference to what is counted, and to which request id comes back."""
+    created = await operator.create()
+    metadata = [("authorization", f"Bearer {operator.key_string}"), ("x-request-id", "trace-2")]
+    request = verify_pb2.VerifyRequest(key_string=created.key_string)
+    call = KeyServiceStub(operator.channel).Verify(request, metadata=metadata)
+    assert (await call).basis == verify_pb2.BASIS_DATABASE
+    assert dict(await call.trailing_metadata()) == {"x-request-id": "trace-2"}
+
+    async def count() -> int:
+        query = usage_service_pb2.QueryUsageRequest(key_id=created.key.id)
+        buckets = (await operator.call(operator.usage.QueryUsage, query)).buckets
+        return sum(bucket.verify_count for bucket in buckets)
+
+    assert await eventually(count) == 1
+
+
+async def test_what_a_look_up_finds_wrong_has_a_status(operator: Client) -> None:
+    """An error past the door is what it is at the door: a status, its details, and the call's request id."""
+    created = await operator.create()
+    epoch, _, seq = (await operator.verify(created.key_string)).revision.partition(".")
+    later = f"{epoch}.{int(seq) + 1000}"
+    request = verify_pb2.VerifyRequest(key_string=created.key_string, consistency={"at_least": later})
+    with pytest.raises(Refused) as refused:
+        await operator.call(operator.keys.Verify, request)
+    assert refused.value.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert refused.value.message == "consistency.at_least is a revision that this database has not reached"
+    metadata = [("authorization", f"Bearer {operator.key_string}")]
+    call = KeyServiceStub(operator.channel).Verify(request, metadata=metadata)
+    assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert dict(await call.trailing_metadata())["x-request-id"]
+
+
+async def test_a_refusal_is_logged_once_and_its_caller_told_where(
+    operator: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the request id that the caller sees. The same one again is counted, but does not fill the log."""
+    caplog.set_level(logging.INFO, "keysvc.verify")
+    created = await operator.create(scopes=["pdf.read"])
+    metadata = [("authorization", f"Bearer {operator.key_string}")]
+    for scope in ("no.scope", "no.scope", "none.either"):
+        request = verify_pb2.VerifyRequest(key_string=created.key_string, required_scopes=[scope])
+        call = KeyServiceStub(operator.channel).Verify(request, metadata=metadata)
+        assert (await call).verdict == verify_pb2.VERDICT_INSUFFICIENT_SCOPE
+        logged = [record.msg for record in caplog.records if record.name == "keysvc.verify"]
+        assert len(logged) == 1
+        if scope == "no.scope" and (trailers := dict(await call.trailing_metadata())):
+            assert logged[0]["request_id"] == trailers["x-request-id"]
+    assert (logged[0]["event"], logged[0]["verdict"]) == ("key refused", "INSUFFICIENT_SCOPE")
+    assert (logged[0]["key_id"], logged[0]["workspace"]) == (created.key.id, WORKSPACE)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 from uuid import uuid4
 
 import grpc
@@ -35,8 +35,8 @@ Handler: TypeAlias = Callable[[Any, Call], Awaitable[Message | bytes]]
 Serve: TypeAlias = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[bytes]]
 """What gRPC calls."""
 
-Quick: TypeAlias = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], bytes | None]
-"""Answers at once what needs nothing but memory; None: it must come through the door."""
+Fast: TypeAlias = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], bytes | Awaitable[bytes] | None]
+"""Answers without the door, at once or later; None: the call must come through the door."""
 
 _log = structlog.get_logger("keysvc.rpc")
 
@@ -56,22 +56,22 @@ class Door:
         self._callers = callers
 
     def service(
-        self, descriptor: ServiceDescriptor, servicer: object, quick: Mapping[str, Quick] = MappingProxyType({})
+        self, descriptor: ServiceDescriptor, servicer: object, fast: Mapping[str, Fast] = MappingProxyType({})
     ) -> grpc.GenericRpcHandler:
         """All methods of a service. A method that ``servicer`` does not have answers UNIMPLEMENTED.
 
         Parameters:
             descriptor: of the contract.
             servicer: has methods named like the RPCs that take a request and a ``Call`` and return the answer.
-            quick: by name of the RPC.
+            fast: by name of the RPC.
         """
         handlers = {
-            method.name: self._handler(method, servicer, quick.get(method.name)) for method in descriptor.methods
+            method.name: self._handler(method, servicer, fast.get(method.name)) for method in descriptor.methods
         }
         return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
     def _handler(
-        self, method: MethodDescriptor, servicer: object, quick: Quick | None
+        self, method: MethodDescriptor, servicer: object, fast: Fast | None
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """The gRPC handler of one method, on bytes."""
         name = f"{method.containing_service.full_name}/{method.name}"
@@ -79,7 +79,7 @@ class Door:
         serve = self._serve(name, PERMISSIONS[name], GetMessageClass(method.input_type), handle)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(serve)
-        return grpc.unary_unary_rpc_method_handler(_first(quick, serve) if quick else serve)
+        return grpc.unary_unary_rpc_method_handler(_first(fast, serve) if fast else serve)
 
     def _serve(self, name: str, permission: Permission, request_class: type[Message], handle: Handler) -> Serve:
         """The function that gRPC calls."""
@@ -99,8 +99,7 @@ class Door:
             started = time.monotonic()
             sent = context.invocation_metadata() or ()
             metadata = dict(sent)
-            request_id = sent_request_id(metadata.get("x-request-id")) or str(uuid4())
-            trailer = ("x-request-id", request_id)
+            request_id = sent_request_id(metadata.get("x-request-id")) or new_request_id()
             address = peer_address(context.peer())
             caller = None
             with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -119,30 +118,37 @@ class Door:
                     # The caller went away or ran out of time; what was begun in the database is finished.
                     _log.info("call cancelled", method=name, caller=caller and caller.name)
                     raise
-                except Exception as caught:  # noqa: BLE001 (the one place where errors become statuses)
-                    error = caught
-                    _log_call(name, caller, error, time.monotonic() - started, quiet=quiet)
-                else:
-                    _log_call(name, caller, None, time.monotonic() - started, quiet=quiet)
-                    context.set_trailing_metadata((trailer,))
-                    return response
-            status = status_of(error)
-            details = ("grpc-status-details-bin", status.SerializeToString())
-            return await context.abort(code_of(error), status.message, trailing_metadata=(trailer, details))
+                except Exception as error:  # noqa: BLE001 (see ``refuse``)
+                    log_call(name, caller, error, time.monotonic() - started, quiet=quiet)
+                    return await refuse(context, error, request_id)
+                log_call(name, caller, None, time.monotonic() - started, quiet=quiet)
+                context.set_trailing_metadata((("x-request-id", request_id),))
+                return response
 
         return serve
 
 
-def _first(quick: Quick, serve: Serve) -> Serve:
-    """The function that gRPC calls, of a method that can be answered at once."""
+def _first(fast: Fast, serve: Serve) -> Serve:
+    """The function that gRPC calls, of a method that has a way past the door."""
 
     async def answer(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
-        return quick(raw, context) or await serve(raw, context)
+        given = fast(raw, context)
+        if given is None:
+            return await serve(raw, context)
+        return given if isinstance(given, bytes) else await given
 
     return answer
 
 
-def _log_call(name: str, caller: Caller | None, error: Exception | None, seconds: float, *, quiet: bool) -> None:
+async def refuse(context: "grpc.aio.ServicerContext[Any, Any]", error: Exception, request_id: str) -> NoReturn:
+    """End a call with the status of an error: the one place where errors become statuses."""
+    status = status_of(error)
+    details = ("grpc-status-details-bin", status.SerializeToString())
+    trailers = (("x-request-id", request_id), details)
+    await context.abort(code_of(error), status.message, trailing_metadata=trailers)
+
+
+def log_call(name: str, caller: Caller | None, error: Exception | None, seconds: float, *, quiet: bool) -> None:
     """One line for a call; of a busy method, only what is wrong with keysvc itself."""
     if quiet and (error is None or isinstance(error, KeysvcError)):
         return
@@ -177,6 +183,11 @@ def sent_request_id(value: str | bytes | None) -> str | None:
     """The caller's request id, if it is one."""
     text = _text(value) or ""
     return text if _REQUEST_ID.fullmatch(text) and not is_key_string_in(text) else None
+
+
+def new_request_id() -> str:
+    """The request id of a call whose caller has sent none."""
+    return str(uuid4())
 
 
 def peer_address(peer: str) -> Address | None:

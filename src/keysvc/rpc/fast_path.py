@@ -1,30 +1,36 @@
-"""The hot path of Verify: what can be answered from memory, without the door's ceremony.
+"""The fast path of Verify: what a known caller asks in good order, without the door's ceremony.
 
-It gives the same answers as the door, or none, and then the call comes through the door: whatever would be logged,
-looked up or refused with a status. Nothing is waited for from the first look at memory to the answer.
+It gives the same answers as the door, or none: a caller that memory does not know, and a request that cannot be read,
+come through the door. From the first look at memory to an answer from it nothing is waited for.
 
 Services ask the same thing of the same key again and again: the same bytes get the same answer until something that is
 remembered changes, whatever it is, or one of the two keys comes to its end. They are known again by a keyed hash.
 """
 
+import time
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
+from structlog.contextvars import bound_contextvars
 
 from keysvc.core.errors import InvalidArgument
 from keysvc.core.permission import Permission
 from keysvc.core.verdict import Record, Verdict
-from keysvc.rpc.door import sent_request_id
+from keysvc.rpc.door import log_call, new_request_id, refuse, sent_request_id
+from keysvc.rpc.refusals import Refusals, log_refusals
 from keysvc.rpc.translate.verify import Answers, read_verify
-from keysvc.service.callers import Callers
-from keysvc.service.verifying import Ground, Verifying, basis_of
+from keysvc.service.callers import Caller, Callers, Recalled
+from keysvc.service.verifying import Answer, Ground, Unknown, Verifying, basis_of
 from keysvc.v1.verify_pb2 import VerifyRequest
 
 REPEATED_MAX: Final = 10_000
 """So many calls are known again; then it begins anew, as with every change."""
 
+_METHOD: Final = "keysvc.v1.KeyService/Verify"
 _VALID: Final = Verdict.VALID
 
 
@@ -43,22 +49,24 @@ class _Repeated(NamedTuple):
     ends_at: datetime
 
 
-class Hot:
-    """Answers Verify from memory.
+class FastPath:
+    """Answers Verify.
 
     Parameters:
         callers: authenticates them.
         verifying: judges.
         answers: writes answers.
+        refusals: knows which ones to log.
     """
 
-    def __init__(self, callers: Callers, verifying: Verifying, answers: Answers) -> None:
+    def __init__(self, callers: Callers, verifying: Verifying, answers: Answers, refusals: Refusals) -> None:
         self._callers = callers
         self._verifying = verifying
         self._answers = answers
+        self._refusals = refusals
 
-    def verify(self, raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes | None:
-        """The answer to a call of Verify; None: not without asking, or not without a word."""
+    def verify(self, raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes | Awaitable[bytes] | None:
+        """The answer to a call of Verify, or whoever looks it up; None: it must come through the door."""
         authorization = sent = None
         for name, value in context.invocation_metadata() or ():
             if name == "authorization":
@@ -71,21 +79,20 @@ class Hot:
         ground = verifying.ground()
         if authorization is None or ground is None:
             return None
-        known = verifying.memory.derived
         mark = verifying.hash(b"%b\0%b" % (authorization.encode(), raw))
-        repeated: _Repeated | None = known.get(mark)
+        repeated: _Repeated | None = verifying.memory.derived.get(mark)
         if repeated is None or ground.at >= repeated.ends_at:
-            answer = self._judge(authorization, raw, ground, mark)
-        else:
-            _, at, revision = ground
-            verifying.count(_VALID, repeated.caller, at)
-            verifying.count(_VALID, repeated.record, at)
-            answer = repeated.head + self._answers.end(_VALID, basis_of(ground), revision)
-        if answer is not None and sent is not None and (request_id := sent_request_id(sent)):
-            context.set_trailing_metadata((("x-request-id", request_id),))
-        return answer
+            return self._judge(raw, authorization, mark, ground, _Reply(context, sent))
+        _, at, revision = ground
+        verifying.count(_VALID, repeated.caller, at)
+        verifying.count(_VALID, repeated.record, at)
+        if sent is not None:
+            _Reply(context, sent).tell_request_id()
+        return repeated.head + self._answers.end(_VALID, basis_of(ground), revision)
 
-    def _judge(self, authorization: str, raw: bytes, ground: Ground, mark: bytes) -> bytes | None:
+    def _judge(
+        self, raw: bytes, authorization: str, mark: bytes, ground: Ground, reply: "_Reply"
+    ) -> bytes | Awaitable[bytes] | None:
         """The answer to a call that is not known yet."""
         verifying = self._verifying
         recalled = self._callers.recall(authorization, ground)
@@ -96,17 +103,66 @@ class Hot:
             presentation = read_verify(request)
         except (DecodeError, InvalidArgument):
             return None
-        answer = verifying.recall(presentation, recalled.caller.workspaces, ground)
-        if answer is None or (answer.record is not None and answer.verdict is not _VALID):
-            return None  # Refusals of proved secrets are logged.
+        caller = recalled.caller
+        answer = verifying.recall(presentation, caller.workspaces, ground)
         verifying.count(_VALID, recalled.record, ground.at)
+        if isinstance(answer, Unknown):
+            return self._look_up(answer, caller, reply)
         verifying.count(answer.verdict, answer.record, ground.at)
-        known = verifying.memory.derived
         # A call with a trace id of its own does not come again; one that asks for a revision may be refused one day.
-        comes_again = not request.request_id and presentation.at_least is None
-        if answer.record is not None and comes_again:
+        if answer.verdict is _VALID and not request.request_id and presentation.at_least is None:
+            self._keep(mark, answer, recalled)
+        return self._give(answer, caller, reply)
+
+    def _keep(self, mark: bytes, answer: Answer, recalled: Recalled) -> None:
+        """Know a call again that was answered VALID."""
+        known, record = self._verifying.memory.derived, answer.record
+        if record is not None:
             if len(known) >= REPEATED_MAX:
                 known.clear()
-            head, ends_at = self._answers.head(answer.record), min(recalled.ends_at, answer.record.ends_at)
-            known[mark] = _Repeated(head, recalled.record, answer.record, ends_at)
+            ends_at = min(recalled.ends_at, record.ends_at)
+            known[mark] = _Repeated(self._answers.head(record), recalled.record, record, ends_at)
+
+    async def _look_up(self, unknown: Unknown, caller: Caller, reply: "_Reply") -> bytes:
+        """The answer to a call that memory has no answer to."""
+        began = time.monotonic()
+        try:
+            answer = await self._verifying.look_up(unknown, caller.workspaces)
+        except Exception as error:  # noqa: BLE001 (as at the door)
+            with reply.logging() as request_id:
+                log_call(_METHOD, caller, error, time.monotonic() - began, quiet=True)
+            return await refuse(reply.context, error, request_id)
+        return self._give(answer, caller, reply)
+
+    def _give(self, answer: Answer, caller: Caller, reply: "_Reply") -> bytes:
+        """An answer on the wire."""
+        if refusals := self._refusals.find((answer,)):
+            with reply.logging():
+                log_refusals(refusals, caller)
+        else:
+            reply.tell_request_id()
         return self._answers.write(answer)
+
+
+class _Reply(NamedTuple):
+    """What a call is answered by.
+
+    Parameters:
+        sent: as its ``x-request-id``.
+    """
+
+    context: "grpc.aio.ServicerContext[Any, Any]"
+    sent: str | bytes | None
+
+    def tell_request_id(self) -> None:
+        """Tell the caller the request id that it has sent, if it has."""
+        if self.sent is not None and (request_id := sent_request_id(self.sent)):
+            self.context.set_trailing_metadata((("x-request-id", request_id),))
+
+    @contextmanager
+    def logging(self) -> Iterator[str]:
+        """Have the call's request id in the log, and tell its caller: it gets one if its caller has sent none."""
+        request_id = sent_request_id(self.sent) or new_request_id()
+        self.context.set_trailing_metadata((("x-request-id", request_id),))
+        with bound_contextvars(request_id=request_id):
+            yield request_id

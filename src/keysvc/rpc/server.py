@@ -6,7 +6,7 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from keysvc.rpc.door import Door, Quick
+from keysvc.rpc.door import Door, Fast
 from keysvc.rpc.limits import Limits
 from keysvc.rpc.parsing import parsing
 from keysvc.rpc.reflection import reflection_handlers
@@ -30,7 +30,7 @@ class Server:
     Parameters:
         door: makes the handlers.
         servicers: by name of the service, such as ``KeyService``.
-        quick: by name of the service and of the RPC, what answers without the door whatever it can.
+        fast: by name of the service and of the RPC, what answers without the door whatever it can.
         shares_port: with other processes, among which the kernel spreads the connections.
     """
 
@@ -38,7 +38,7 @@ class Server:
         self,
         door: Door,
         servicers: Mapping[str, object],
-        quick: Mapping[str, Mapping[str, Quick]],
+        fast: Mapping[str, Mapping[str, Fast]],
         *,
         shares_port: bool = False,
     ) -> None:
@@ -46,7 +46,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._handlers = [
             *(
-                door.service(descriptor, servicers[descriptor.name], quick.get(descriptor.name, {}))
+                door.service(descriptor, servicers[descriptor.name], fast.get(descriptor.name, {}))
                 for descriptor in CONTRACT
             ),
             _health_handler(self._health),

@@ -1,10 +1,6 @@
 """The services of the contract: translate in, call, translate out. What happens around that is in ``door``."""
 
-from uuid import UUID
-
-import structlog
-
-from keysvc.core.verdict import Verdict
+from keysvc.rpc.refusals import Refusals, log_refusals
 from keysvc.rpc.translate import audit, keys, usage, verify, workspaces
 from keysvc.rpc.translate.receipts import receipt_message
 from keysvc.service.callers import Call
@@ -15,7 +11,7 @@ from keysvc.service.recording import Recording
 from keysvc.service.rotating import Rotating
 from keysvc.service.tenancy import Tenancy
 from keysvc.service.updating import Updating
-from keysvc.service.verifying import Answer, Verifying
+from keysvc.service.verifying import Verifying
 from keysvc.v1 import (
     audit_service_pb2,
     key_service_pb2,
@@ -24,8 +20,6 @@ from keysvc.v1 import (
     verify_pb2,
     workspace_service_pb2,
 )
-
-_log = structlog.get_logger("keysvc.verify")
 
 
 class KeyServicer:
@@ -41,6 +35,7 @@ class KeyServicer:
         verifying: Verifying,
         recording: Recording,
         answers: verify.Answers,
+        refusals: Refusals,
     ) -> None:
         self._issuing = issuing
         self._updating = updating
@@ -50,6 +45,7 @@ class KeyServicer:
         self._verifying = verifying
         self._recording = recording
         self._answers = answers
+        self._refusals = refusals
 
     async def Create(self, request: key_service_pb2.CreateRequest, call: Call) -> key_service_pb2.CreateResponse:
         """Create a key."""
@@ -106,13 +102,13 @@ class KeyServicer:
     async def Verify(self, request: verify_pb2.VerifyRequest, call: Call) -> bytes:
         """Verify a presentation."""
         answer = await self._verifying.verify(verify.read_verify(request), call.caller.workspaces)
-        _log_refusals([answer], call)
+        log_refusals(self._refusals.find([answer]), call.caller)
         return self._answers.write(answer)
 
     async def VerifyBatch(self, request: verify_pb2.VerifyBatchRequest, call: Call) -> verify_pb2.VerifyBatchResponse:
         """Verify several presentations."""
         answers = await self._verifying.verify_batch(verify.read_verify_batch(request), call.caller.workspaces)
-        _log_refusals(answers, call)
+        log_refusals(self._refusals.find(answers), call.caller)
         return self._answers.write_batch(answers)
 
     async def RecordUsage(self, request: usage_pb2.RecordUsageRequest, call: Call) -> usage_pb2.RecordUsageResponse:
@@ -202,16 +198,3 @@ class AuditServicer:
         """List audit events."""
         workspace, asked, page = audit.read_list(request)
         return audit.list_message(await self._reading.list_audit_events(call, workspace, asked, page))
-
-
-def _log_refusals(answers: list[Answer], call: Call) -> None:
-    """Log refusals of proved secrets. Anybody can make unproved ones, so they would be a way to fill the log."""
-    for answer in answers:
-        if answer.verdict is not Verdict.VALID and answer.record is not None:
-            _log.info(
-                "key refused",
-                verdict=answer.verdict.name,
-                key_id=str(UUID(int=answer.record.key_id)),
-                workspace=answer.record.home.name,
-                caller=call.caller.name,
-            )

@@ -23,7 +23,7 @@ from keysvc.core.scope import granted, grants_cover
 from keysvc.core.verdict import Presentation, Profile, Record, Verdict
 from keysvc.core.workspace import SYSTEM_WORKSPACE
 from keysvc.lease.holder import Footing
-from keysvc.service.verifying import Verifying
+from keysvc.service.verifying import Unknown, Verifying
 
 FOREIGN_TOLD_MAX: Final = 10
 
@@ -186,7 +186,7 @@ class Callers:
         if recalled is not None and footing.at < recalled.ends_at:
             return recalled
         answer = self._verifying.recall(Presentation(key_string, SYSTEM_WORKSPACE), (), footing)
-        if answer is None or answer.verdict is not Verdict.VALID or answer.record is None:
+        if isinstance(answer, Unknown) or answer.verdict is not Verdict.VALID or answer.record is None:
             return None
         record = answer.record
         recalled = Recalled(_caller(record.key_id, record.profile), record, record.ends_at)

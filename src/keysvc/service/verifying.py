@@ -56,6 +56,19 @@ class Answer(NamedTuple):
     at: datetime | None = None
 
 
+class Unknown(NamedTuple):
+    """A presentation that memory has no answer to: its text has the shape and the tag of a key string.
+
+    Parameters:
+        secret_id: what to look up.
+        mark: what the text is remembered by.
+    """
+
+    presentation: Presentation
+    secret_id: str
+    mark: bytes
+
+
 _BASES: Final = {
     Standing.STALE: Basis.STALE,
     Standing.NOTHING: Basis.DATABASE,
@@ -112,22 +125,22 @@ class Verifying:
             Unavailable: no judgement could be made.
             FailedPrecondition: ``at_least`` is of another database, or beyond this one's clock.
         """
-        footing = self._holder.footing()
-        answer = self.recall(presentation, workspaces, footing) or await self._from_database(presentation, workspaces)
-        self._count(answer)
+        answer = self.recall(presentation, workspaces, self._holder.footing())
+        if isinstance(answer, Unknown):
+            return await self.look_up(answer, workspaces)
+        self.count(answer.verdict, answer.record, answer.at)
         return answer
 
     async def verify_batch(self, presentations: list[Presentation], workspaces: tuple[str, ...] = ()) -> list[Answer]:
         """As ``verify``, for each; their look-ups travel together."""
         footing = self._holder.footing()
-        answers = [self.recall(presentation, workspaces, footing) for presentation in presentations]
-        missing = [place for place, answer in enumerate(answers) if answer is None]
-        found = await asyncio.gather(*(self._from_database(presentations[place], workspaces) for place in missing))
-        late = dict(zip(missing, found, strict=True))
-        whole = [late[place] if answer is None else answer for place, answer in enumerate(answers)]
-        for answer in whole:
-            self._count(answer)
-        return whole
+        recalled = [self.recall(presentation, workspaces, footing) for presentation in presentations]
+        unknown = [each for each in recalled if isinstance(each, Unknown)]
+        found = iter(await asyncio.gather(*(self.look_up(each, workspaces) for each in unknown)))
+        for each in recalled:
+            if isinstance(each, Answer):
+                self.count(each.verdict, each.record, each.at)
+        return [next(found) if isinstance(each, Unknown) else each for each in recalled]
 
     @property
     def memory(self) -> Memory:
@@ -138,48 +151,50 @@ class Verifying:
         """What ``recall`` rests on; good until the next ``await``."""
         return self._holder.footing()
 
-    def recall(self, presentation: Presentation, workspaces: tuple[str, ...], footing: Footing | None) -> Answer | None:
-        """An answer that needs no look-up: from memory, or that the text is no key string; None: it needs one.
-
-        It is not counted yet.
+    def recall(
+        self, presentation: Presentation, workspaces: tuple[str, ...], footing: Footing | None
+    ) -> Answer | Unknown:
+        """An answer that needs no look-up, not counted yet: from memory, or that the text is no key string.
 
         Parameters:
             footing: of just now.
         """
         key_string, _, _, _, _, at_least, strong = presentation
         text = key_string.reveal()
+        mark = self.mark(text)
         if footing is not None and not strong:
             holder = self._holder
             if at_least is None or (footing.standing is Standing.LEASE and holder.includes(at_least)):
-                memory, mark = holder.memory, self.mark(text)
+                memory = holder.memory
                 record = memory.find(mark)
                 if record is not None or memory.is_refused(mark):
                     return _answer(record, presentation, workspaces, footing)
-        return None if find_secret_id(text, self._tag_key) else Answer(Verdict.MALFORMED)
+        secret_id = find_secret_id(text, self._tag_key)
+        return Unknown(presentation, secret_id, mark) if secret_id else Answer(Verdict.MALFORMED)
 
-    def count(self, verdict: Verdict, record: Record | None, at: datetime) -> None:
+    def count(self, verdict: Verdict, record: Record | None, at: datetime | None) -> None:
         """Count an answer of ``recall`` that is given."""
         self.hits += 1
         self._meter.count(verdict, record, at)
 
-    def _count(self, answer: Answer) -> None:
-        """Count an answer that is given."""
-        if answer.basis is not Basis.DATABASE:
-            self.hits += 1
-        self._meter.count(answer.verdict, answer.record, answer.at)
+    async def look_up(self, unknown: Unknown, workspaces: tuple[str, ...]) -> Answer:
+        """The answer to what ``recall`` has none to, counted; what is found is remembered, if that is right.
 
-    async def _from_database(self, presentation: Presentation, workspaces: tuple[str, ...]) -> Answer:
-        """Look up what has the shape and the tag of a key string; remember it if that is right."""
-        text = presentation.key_string.reveal()
-        secret_id = find_secret_id(text, self._tag_key) or ""
+        Raises:
+            Unavailable, FailedPrecondition: see ``verify``.
+        """
+        presentation, secret_id, mark = unknown
         self.misses += 1
         asked_as = self._holder.member_id
-        snapshot = await self._look_up(secret_id)
+        snapshot = await self._read(secret_id)
         if presentation.at_least is not None:
             _check_includes(snapshot.revision, presentation.at_least)
         record = self._prove(presentation.key_string, snapshot)
-        self._holder.remember(self.mark(text), record, snapshot.revision, asked_as)
-        return _answer(record, presentation, workspaces, Footing(Standing.NOTHING, snapshot.at, snapshot.revision))
+        self._holder.remember(mark, record, snapshot.revision, asked_as)
+        footing = Footing(Standing.NOTHING, snapshot.at, snapshot.revision)
+        answer = _answer(record, presentation, workspaces, footing)
+        self._meter.count(answer.verdict, answer.record, answer.at)
+        return answer
 
     def mark(self, text: str) -> bytes:
         """What a key string is remembered by; nothing is remembered by that of a text that cannot be one."""
@@ -193,7 +208,7 @@ class Verifying:
         hashing.update(text)
         return hashing.digest()
 
-    async def _look_up(self, secret_id: str) -> Snapshot:
+    async def _read(self, secret_id: str) -> Snapshot:
         """What the database says, not from before what we know already."""
         for _ in range(2):
             if self._holder.standing() is Standing.STALE:

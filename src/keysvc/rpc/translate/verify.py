@@ -102,7 +102,7 @@ def _read_at_least(fields: Fields, consistency: verify_pb2.Consistency) -> Revis
 def describe(about: About) -> bytes:
     """What answers tell of a key and a secret, on the wire."""
     return verify_pb2.VerifyResponse(
-        key_id=str(about.key_id),
+        key_id=about.key_id,
         secret_id=about.secret_id,
         workspace=about.workspace,
         environment=ENVIRONMENTS[about.environment],
