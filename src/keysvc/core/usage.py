@@ -1,6 +1,6 @@
 """Usage: how often keys were presented, and what was done with them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -136,18 +136,25 @@ class Meter:
         """Whether nothing was counted since the last time."""
         return not self._counts
 
-    def take(self) -> dict[Counter, Tally]:
-        """All that was counted since the last time."""
-        counts, self._counts = self._counts, {}
-        return {
-            Counter(
-                count.record.home.name if count.record else "",
-                UUID(int=count.record.key_id) if count.record else NO_KEY,
-                secret_id,
-                verdict,
-            ): Tally(verify_count=count.number, last_time=count.last_time)
-            for (secret_id, verdict), count in counts.items()
-        }
+    def take(self, counters_max: int) -> Iterator[dict[Counter, Tally]]:
+        """All that was counted since the last time, by this call; in parts that are made when they are asked for.
+
+        Parameters:
+            counters_max: of one part.
+        """
+        counts, self._counts = list(self._counts.items()), {}
+        return (
+            {
+                Counter(
+                    count.record.home.name if count.record else "",
+                    UUID(int=count.record.key_id) if count.record else NO_KEY,
+                    secret_id,
+                    verdict,
+                ): Tally(verify_count=count.number, last_time=count.last_time)
+                for (secret_id, verdict), count in counts[first : first + counters_max]
+            }
+            for first in range(0, len(counts), counters_max)
+        )
 
 
 class _Count:

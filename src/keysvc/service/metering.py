@@ -4,14 +4,16 @@ A server is a source of usage like any caller of RecordUsage. What it has not wr
 in order writes everything.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from keysvc.core.errors import Overloaded, Unavailable
-from keysvc.core.usage import BATCH_MAX, Batch, Meter
+from keysvc.core.usage import BATCH_MAX, Batch, Counter, Meter, Tally
 from keysvc.service.ports import UsageTotals
 
 SERVER_OWNER: Final = "keysvc"
@@ -58,14 +60,11 @@ class Metering:
             return
         # Read before the counts are taken, so that they have everything that was counted until then.
         as_of = await self._totals.read_clock()
-        tallies = list(self._meter.take().items())
-        parts = [tallies[at : at + BATCH_MAX] for at in range(0, len(tallies), BATCH_MAX)] or [[]]
-        for part in parts:
-            self._seq += 1
-            is_last = part is parts[-1]
-            self._waiting.append(
-                Batch(self._source_id, SERVER_OWNER, self._seq, b"", dict(part), as_of if is_last else None)
-            )
+        for tallies in self._meter.take(BATCH_MAX):
+            self._waiting.append(self._batch(tallies))
+            await asyncio.sleep(0)  # Verifies go first: there may be very many counters.
+        last = self._waiting.pop() if self._waiting else self._batch({})
+        self._waiting.append(replace(last, as_of=as_of))
         await self._send()
         self._beat_at = self._clock()
 
@@ -76,8 +75,13 @@ class Metering:
             await self._totals.forget_source(self._source_id, SERVER_OWNER)
         except (Unavailable, Overloaded):
             waiting = sum(tally.verify_count for batch in self._waiting for tally in batch.tallies.values())
-            counted = sum(tally.verify_count for tally in self._meter.take().values())
+            counted = sum(tally.verify_count for part in self._meter.take(BATCH_MAX) for tally in part.values())
             _log.error("usage lost: the database is away", verify_count=waiting + counted)
+
+    def _batch(self, tallies: dict[Counter, Tally]) -> Batch:
+        """The next batch."""
+        self._seq += 1
+        return Batch(self._source_id, SERVER_OWNER, self._seq, b"", tallies)
 
     async def _send(self) -> None:
         """Write what waits, in order."""
