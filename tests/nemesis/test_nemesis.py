@@ -23,6 +23,8 @@ pytestmark = pytest.mark.timeout(180)  # on a busy machine each of many processe
 
 SIZE = Size(revocations=12, keys=2)
 
+ROUNDS_MAX = 3
+
 SELECTION = (
     Nothing,
     Stopped,
@@ -48,15 +50,20 @@ async def test_revocation_is_certain(cluster: Cluster, fault_type: type[Fault], 
     """No promise is broken, in a round that proves it: all servers knew the keys, and the fault met revocations.
 
     Where somebody cannot acknowledge for longer than a lease, somebody had to wait for that; and every server was asked
-    about each key after its revocation had returned.
+    about each key after its revocation had returned. On a busy machine a round may fail to prove it: whoever should
+    have been waited for had lost its lease before, say. Then there is another one.
     """
     if reason := fault_type.why_not():
         pytest.skip(reason)
-    chance = seeded(pytestconfig.getoption("seed"), fault_type.name)
-    result = await Round(cluster, fault_type, chance, SIZE, fault_type.__name__.lower()).run()
-    assert result.violations == []
-    assert shortcomings(fault_type, result) == []
-    assert result.keys == SIZE.revocations
+    found = list[list[str]]()
+    while [] not in found and len(found) < ROUNDS_MAX:
+        name = f"{fault_type.__name__.lower()}-{len(found)}"
+        chance = seeded(pytestconfig.getoption("seed"), name)
+        result = await Round(cluster, fault_type, chance, SIZE, name).run()
+        assert result.violations == []
+        assert result.keys == SIZE.revocations
+        found.append(shortcomings(fault_type, result))
+    assert [] in found
 
 
 def test_a_server_that_dies_by_itself_is_noticed(embedded: None) -> None:
