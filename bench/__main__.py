@@ -22,7 +22,7 @@ from bench.facts import facts
 from bench.generator import Generator, GoMissingError
 from bench.result import Topic
 from bench.seeding import KEYS_MIN, Size, seed
-from bench.session import QUICK, QUICK_SETTINGS, Effort, Pool, Session, create_caller
+from bench.session import QUICK, Effort, Pool, Session, create_caller
 from bench.table import table
 
 Measure: TypeAlias = Callable[[Session], Coroutine[Any, Any, Topic]]
@@ -95,8 +95,7 @@ def run(  # noqa: PLR0913, PLR0917 (all that a run depends on)
     """
     report: dict[str, Any] = {"topics": [], "failures": {}}
     began = time.monotonic()
-    settings = QUICK_SETTINGS if effort is QUICK else {}
-    with tempfile.TemporaryDirectory(prefix="keysvc-bench-load-") as folder, open_deployment(settings) as deployment:
+    with tempfile.TemporaryDirectory(prefix="keysvc-bench-load-") as folder, open_deployment() as deployment:
         program = generator.build(Path(folder))
         operator = deployment.bootstrap()
         console.print(f"loading {size.keys:,} keys …")

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from secrets import token_bytes
-from types import MappingProxyType
 from typing import Final
 
 import psutil
@@ -193,12 +192,8 @@ def running(
 
 
 @contextmanager
-def open_deployment(settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Deployment]:
-    """A deployment without keys; all of it is gone afterwards.
-
-    Parameters:
-        settings: more of the environment of keysvc.
-    """
+def open_deployment() -> Iterator[Deployment]:
+    """A deployment without keys; all of it is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="keysvc-bench-") as name:
         folder = Path(name)
         embedded = EmbeddedPostgres.start(folder / "data")
@@ -209,9 +204,7 @@ def open_deployment(settings: Mapping[str, str] = MappingProxyType({})) -> Itera
                 embedded.url,
                 _record(folder).admin_url,
                 pepper,
-                own_environment()
-                | {"KEYSVC_DATABASE_URL": embedded.url, "KEYSVC_PEPPERS": pepper.hex()}
-                | dict(settings),
+                own_environment() | {"KEYSVC_DATABASE_URL": embedded.url, "KEYSVC_PEPPERS": pepper.hex()},
             )
         finally:
             embedded.stop()

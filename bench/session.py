@@ -83,9 +83,6 @@ class Effort:
         return Loop(seconds=self.round_seconds, warm=self.warm_seconds)
 
 
-QUICK_SETTINGS: Final = {"KEYSVC_LEASE_SECONDS": "3"}
-"""The longest leases that a new database allows: nobody measures, and on a busy machine servers shall not forget."""
-
 QUICK: Final = Effort(
     rounds=1,
     round_requests=400,

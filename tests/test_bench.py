@@ -20,7 +20,7 @@ from bench.deployment import open_deployment
 from bench.generator import Answers, Generator, GoMissingError, Kind, Loop, WrongAnswersError, build
 from bench.page import page
 from bench.seeding import Size, seed
-from bench.session import QUICK, QUICK_SETTINGS, Pool, Session, body, create_caller, settle
+from bench.session import QUICK, Pool, Session, body, create_caller, settle
 from keysvc.core.keystring import Environment, mint
 
 CHECKOUT = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """A small deployment, ready to be measured."""
     program = build(tmp_path_factory.mktemp("load"))
     size = Size(2_000, WORKSPACES)
-    with open_deployment(QUICK_SETTINGS) as deployment:
+    with open_deployment() as deployment:
         operator = deployment.bootstrap()
         minted = seed(deployment.url, deployment.admin_url, deployment.peppers, size)
         with deployment.serve() as served:

@@ -136,7 +136,7 @@ class FastPath:
 
     def _give(self, answer: Answer, caller: Caller, reply: "_Reply") -> bytes:
         """An answer on the wire."""
-        if refusals := self._refusals.find((answer,)):
+        if answer.verdict is not _VALID and (refusals := self._refusals.find((answer,))):
             with reply.logging():
                 log_refusals(refusals, caller)
         else:

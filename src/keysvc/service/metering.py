@@ -60,11 +60,12 @@ class Metering:
             return
         # Read before the counts are taken, so that they have everything that was counted until then.
         as_of = await self._totals.read_clock()
+        batches = []
         for tallies in self._meter.take(BATCH_MAX):
-            self._waiting.append(self._batch(tallies))
+            batches.append(self._batch(tallies))
             await asyncio.sleep(0)  # Verifies go first: there may be very many counters.
-        last = self._waiting.pop() if self._waiting else self._batch({})
-        self._waiting.append(replace(last, as_of=as_of))
+        last = batches.pop() if batches else self._batch({})
+        self._waiting.extend((*batches, replace(last, as_of=as_of)))
         await self._send()
         self._beat_at = self._clock()
 

@@ -34,6 +34,7 @@ _QUICKLY: Final = "set_config('synchronous_commit', 'off', true)"
 
 _CHANNEL: Final = "keysvc_wake"
 _LISTEN_PAUSE_SECONDS: Final = 0.5
+
 _log = structlog.get_logger("keysvc.store")
 
 

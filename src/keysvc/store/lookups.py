@@ -190,8 +190,7 @@ def _revision_of(epoch: str, seq: int) -> Revision:
 
 @lru_cache(maxsize=4096)
 def _profile_of(text: str) -> Profile:
-    environment, role, scopes, workspaces, *home = json.loads(text)
-    workspace_id, name, suspended, caps, roles, changed_seq = home
+    environment, role, scopes, workspaces, workspace_id, name, suspended, caps, roles, changed_seq = json.loads(text)
     home = WorkspaceRecord(UUID(workspace_id), name, suspended, tuple(caps), roles, changed_seq)
     return Profile(home, Environment(environment), role, tuple(scopes), tuple(workspaces))
 
