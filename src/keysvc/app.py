@@ -47,7 +47,7 @@ from keysvc.service.verifying import Verifying
 from keysvc.serving import settle
 from keysvc.settings import SettingError, Settings
 from keysvc.stopping import stop_signal, unless_stopped
-from keysvc.storage import OpenDatabase, StartError, Storage, open_database, open_storage
+from keysvc.storage import OpenDatabase, StartError, Storage, open_database, open_storage, patiently
 from keysvc.store.changes import Changes
 from keysvc.store.database import Database
 from keysvc.store.listings import Listings
@@ -177,7 +177,7 @@ async def tell_started(storage: Storage, settings: Settings, address: str, *, sh
     operator_key = None
     if show_operator_key and settings.database_url is None:
         operator_key = await _create_operator(storage, another=False)
-    has_operator = await _reading(storage).has_operator()
+    has_operator = await patiently(_reading(storage).has_operator)
     return Started(address, settings.tls_cert is not None, operator_key, has_operator)
 
 

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from keysvc.capacity import SEPARATE, Lanes
-from keysvc.core.errors import KeysvcError, Unavailable
+from keysvc.core.errors import KeysvcError, Overloaded, Unavailable
 from keysvc.core.pepper import Peppers
 from keysvc.settings import SettingError, Settings, own_peppers
 from keysvc.store.database import Database
@@ -21,7 +21,10 @@ from keysvc.store.leases import find_timeline
 from keysvc.store.migrate import UnfitDatabaseError, find_schema, migrate, newest_schema
 from keysvc.store.peppers import DeploymentKeys, has_pepper, read_deployment_keys
 
-START_ATTEMPTS: Final = 3
+PATIENCE_SECONDS: Final = 10.0
+"""How long a start goes on to ask a database that it has reached."""
+
+_PAUSE_SECONDS: Final = 0.1
 
 KEEP_ALIVE_SECONDS: Final = 0.5
 """How often a server looks whether its embedded database is alive."""
@@ -113,7 +116,7 @@ async def open_database(
             readings_max=lanes.readings,
         )
         try:
-            yield OpenDatabase(url, database, await _patiently(partial(find_timeline, database)))
+            yield OpenDatabase(url, database, await patiently(partial(find_timeline, database)))
         except KeysvcError as error:
             raise StartError(error.message) from error
         except DBAPIError as error:
@@ -139,9 +142,9 @@ async def open_storage(
     async with open_database(settings, share=share, migrating=migrating, limits=limits, lanes=lanes) as opened:
         peppers = settings.peppers
         if peppers is None:
-            is_new = not await _patiently(partial(has_pepper, opened.database))
+            is_new = not await patiently(partial(has_pepper, opened.database))
             peppers = await _blocking(partial(own_peppers, is_new=is_new), settings.folder)
-        keys = await _patiently(partial(read_deployment_keys, opened.database, peppers.fingerprints[0]))
+        keys = await patiently(partial(read_deployment_keys, opened.database, peppers.fingerprints[0]))
         if not {keys.signing, *keys.needed} <= set(peppers.fingerprints):
             raise StartError(
                 "KEYSVC_PEPPERS or --peppers-file: a pepper is missing that living keys of this database need"
@@ -150,11 +153,14 @@ async def open_storage(
         yield Storage(opened.url, opened.database, opened.timeline, peppers, keys, limits)
 
 
-async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
+async def patiently(read: Callable[[], Awaitable[T]]) -> T:
     """Read something at the start, with more patience than a caller would have: the machine may be starting too."""
-    for _ in range(START_ATTEMPTS - 1):
-        with suppress(Unavailable):
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_SECONDS
+    while loop.time() < deadline:
+        with suppress(Unavailable, Overloaded):
             return await read()
+        await asyncio.sleep(_PAUSE_SECONDS)
     return await read()
 
 
