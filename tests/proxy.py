@@ -5,7 +5,9 @@ from collections.abc import Callable
 from math import inf
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-_COMMIT = b"COMMIT\0"
+_COMMITS = (b"COMMIT\0", b"WITH taken AS")
+"""The end of a transaction; or a statement that is one by itself, while its text is still sent with it."""
+
 _APPLICATION = b"application_name\0"
 
 
@@ -115,7 +117,8 @@ class Proxy:
             if _APPLICATION in data:
                 application = data.partition(_APPLICATION)[2].partition(b"\0")[0]
             await self._flows.wait()
-            late = self._on_commit(application) if client and self._on_commit and _COMMIT in data else None
+            commits = client is not None and any(each in data for each in _COMMITS)
+            late = self._on_commit(application) if commits and self._on_commit else None
             if late is not None and client is not None:
                 client.transport.abort()
                 if late == inf:

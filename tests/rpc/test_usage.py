@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import psycopg
 import pytest
 
 from keysvc.core.pepper import Peppers
@@ -242,6 +243,18 @@ async def test_idle_keys_are_found(operator: Client) -> None:
     assert found == [refused.key.id, idle.key.id]
     assert young.key.id not in found
     assert not (await operator.list(workspace=WORKSPACE, idle_since=idle.key.create_time)).keys
+
+
+async def test_the_time_of_activity_follows(operator: Client, database_url: str) -> None:
+    """By which idle keys are looked for: seldom, since that is dear, but no more than a minute behind."""
+    created = await operator.create()
+    behind = "UPDATE key_activity SET active_time = active_time - interval '2 minutes'"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        assert connection.execute(behind).rowcount > 1, "there are others"
+        await operator.verify(created.key_string)
+        await used(operator, created.key.id, 1)
+        query = "SELECT key_id::text FROM key_activity WHERE active_time > now() - interval '1 minute'"
+        assert (created.key.id,) in connection.execute(query).fetchall()
 
 
 async def test_a_report_is_counted_once(operator: Client) -> None:

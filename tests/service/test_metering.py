@@ -13,7 +13,7 @@ from keysvc.core.errors import Unavailable
 from keysvc.core.listing import UsageFilter
 from keysvc.core.usage import Batch, Counter, Group, Meter, Tally
 from keysvc.core.verdict import Verdict
-from keysvc.service.metering import BEAT_SECONDS, SERVER_OWNER, Metering
+from keysvc.service.metering import BEAT_SECONDS, COUNTERS_MAX, SERVER_OWNER, Metering
 from keysvc.store.database import Database
 from keysvc.store.usage_totals import UsageTotals
 from tests.records import KEY_ID, record
@@ -89,19 +89,19 @@ async def test_more_than_a_batch_is_written_in_several(
     metering: Metering, meter: Meter, totals: Weak, database_url: str
 ) -> None:
     """All of it, and it is called fresh only when the last one is there."""
-    for number in range(2500):
+    for number in range(250):
         meter.count(Verdict.VALID, record(secret_id=f"secret-{number}"), datetime.now().astimezone())
     totals.fail_after = 1
     with pytest.raises(Unavailable):
         await metering.flush()
     assert source(database_url) == (1, None)
-    assert len(await counted(totals)) == 1000
+    assert len(await counted(totals)) == COUNTERS_MAX
     await metering.flush()
     found = source(database_url)
     assert found is not None
     assert found[0] == 4, "what was left, and that nothing more came"
     assert found[1] is not None
-    assert await counted(totals) == {f"secret-{number}": 1 for number in range(2500)}
+    assert await counted(totals) == {f"secret-{number}": 1 for number in range(250)}
 
 
 @pytest.mark.parametrize("fails", ["fail_before", "fail_after"])

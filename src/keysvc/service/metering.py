@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from keysvc.core.errors import Overloaded, Unavailable
-from keysvc.core.usage import BATCH_MAX, Batch, Counter, Meter, Tally
+from keysvc.core.usage import Batch, Counter, Meter, Tally
 from keysvc.service.ports import UsageTotals
 
 SERVER_OWNER: Final = "keysvc"
@@ -21,6 +21,9 @@ SERVER_OWNER: Final = "keysvc"
 
 FLUSH_SECONDS: Final = 1.0
 """How often counts are written; about so old they are in answers."""
+
+COUNTERS_MAX: Final = 100
+"""Of one batch: a few milliseconds of work for the database."""
 
 BEAT_SECONDS: Final = 5.0
 """How often a server that counts nothing says so."""
@@ -61,7 +64,7 @@ class Metering:
         # Read before the counts are taken, so that they have everything that was counted until then.
         as_of = await self._totals.read_clock()
         batches = []
-        for tallies in self._meter.take(BATCH_MAX):
+        for tallies in self._meter.take(COUNTERS_MAX):
             batches.append(self._batch(tallies))
             await asyncio.sleep(0)  # Verifies go first: there may be very many counters.
         last = batches.pop() if batches else self._batch({})
@@ -76,7 +79,7 @@ class Metering:
             await self._totals.forget_source(self._source_id, SERVER_OWNER)
         except (Unavailable, Overloaded):
             waiting = sum(tally.verify_count for batch in self._waiting for tally in batch.tallies.values())
-            counted = sum(tally.verify_count for part in self._meter.take(BATCH_MAX) for tally in part.values())
+            counted = sum(tally.verify_count for part in self._meter.take(COUNTERS_MAX) for tally in part.values())
             _log.error("usage lost: the database is away", verify_count=waiting + counted)
 
     def _batch(self, tallies: dict[Counter, Tally]) -> Batch:
@@ -85,7 +88,10 @@ class Metering:
         return Batch(self._source_id, SERVER_OWNER, self._seq, b"", tallies)
 
     async def _send(self) -> None:
-        """Write what waits, in order."""
+        """Write what waits, in order; between batches others have the database for as long as one has taken."""
         while self._waiting:
+            began = self._clock()
             await self._totals.add(self._waiting[0])
             self._waiting.popleft()
+            if self._waiting:
+                await asyncio.sleep(self._clock() - began)

@@ -154,11 +154,15 @@ class Database:
             Unavailable: the database did not answer in time.
             Overloaded: too much work is waiting.
         """
+        return await self.run_alone(lambda connection, _attempt: work(connection))
 
-        async def attempt(_number: int, held: Held) -> T:
+    async def run_alone(self, work: Callable[[AsyncConnection, int], Awaitable[T]]) -> T:
+        """As ``run``, but each statement is a transaction of its own, which commits by itself."""
+
+        async def attempt(number: int, held: Held) -> T:
             async with self._reading.connect() as connection:
                 held.append(await _driver(connection))
-                return await work(connection)
+                return await work(connection, number)
 
         return await asyncio.shield(self._spawn(self._in_turn(self._readings, attempt)))
 

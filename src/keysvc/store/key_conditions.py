@@ -22,10 +22,12 @@ from sqlalchemy import (
     case,
     cast,
     column,
+    exists,
     false,
     func,
     literal,
     literal_column,
+    not_,
     select,
     true,
     tuple_,
@@ -37,8 +39,9 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from keysvc.core.key import State
 from keysvc.core.keystring import Environment
 from keysvc.core.listing import KeyFilter
+from keysvc.core.verdict import Verdict
 from keysvc.store.rows import is_open
-from keysvc.store.schema import key, key_activity, secret, workspace
+from keysvc.store.schema import key, key_activity, secret, usage_total, workspace
 
 PLANNING: Final = "SET LOCAL enable_seqscan = off; SET LOCAL random_page_cost = 0; SET LOCAL seq_page_cost = 0"
 """Never all of a table, and no bitmap where an index can be read until there is enough."""
@@ -237,12 +240,22 @@ def _of_environment(environment: Environment) -> Condition:
 
 
 def _idle_since(time: datetime) -> Condition:
-    """Neither accepted nor created since a time."""
+    """Neither accepted nor created since a time. The time of activity may lag behind the totals of usage."""
     source = select(key_activity.c.key_id).where(key_activity.c.active_time < time)
 
     def holds(row: Columns) -> ColumnElement[bool]:
         active_time = select(key_activity.c.active_time).where(key_activity.c.key_id == row.id).scalar_subquery()
-        return active_time < time
+        accepted = (
+            select(usage_total.c.key_id)
+            .join(workspace, workspace.c.name == usage_total.c.workspace)
+            .where(
+                workspace.c.id == row.workspace_id,
+                usage_total.c.key_id == row.id,
+                usage_total.c.verdict == Verdict.VALID,
+                usage_total.c.last_time >= time,
+            )
+        )
+        return and_(active_time < time, not_(exists(accepted)))
 
     return Condition(holds, Finder(key.c.id == any_(func.array(source.scalar_subquery())), source))
 

@@ -4,32 +4,13 @@ import asyncio
 import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
-from itertools import islice, starmap
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Numeric,
-    TableValuedAlias,
-    Text,
-    Update,
-    Uuid,
-    bindparam,
-    cast,
-    column,
-    delete,
-    func,
-    literal,
-    select,
-    tuple_,
-    update,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP, Insert
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Text, TextClause, bindparam, delete, func, literal, select, text, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import TypeEngine
 
 from keysvc.core.errors import FailedPrecondition, PermissionDenied
 from keysvc.core.listing import UsageFilter
@@ -37,7 +18,7 @@ from keysvc.core.usage import NO_KEY, Batch, Counter, Group, Tally
 from keysvc.core.verdict import Verdict
 from keysvc.store.database import Database
 from keysvc.store.rows import USAGE_TIME
-from keysvc.store.schema import key, key_activity, secret, usage_source, usage_total, workspace
+from keysvc.store.schema import key, secret, usage_source, usage_total, workspace
 
 TOTAL_MAX: Final = 2**63 - 1
 """Where units stop growing: callers choose how large they are."""
@@ -45,11 +26,74 @@ TOTAL_MAX: Final = 2**63 - 1
 DEAD_SERVER: Final = timedelta(days=30)
 """Longer than any outage: a server that was cut off still has counts to write afterwards, under its next number."""
 
+ACTIVITY_LAG: Final = timedelta(minutes=1)
+"""How much older than the totals the time of a key's activity may be: an index has it, so that to move it is dear."""
+
 _ROWS_AT_ONCE: Final = 100
 """Are written as JSON before others have their turn; that takes a millisecond at most."""
 
 _AMOUNTS: Final = ("verify_count", "success_count", "failure_count", "units")
 _IDENTITY: Final = (usage_total.c.workspace, usage_total.c.key_id, usage_total.c.secret_id, usage_total.c.verdict)
+
+_TAKE_FIRST: Final = """
+    INSERT INTO usage_source (id, owner, batch_seq, batch_digest, update_time, as_of)
+    VALUES (:source, :owner, :seq, :digest, clock_timestamp(), :as_of)
+    ON CONFLICT DO NOTHING RETURNING id
+"""
+_TAKE_NEXT: Final = """
+    UPDATE usage_source
+       SET batch_seq = :seq, batch_digest = :digest, update_time = clock_timestamp(),
+           as_of = coalesce(:as_of, as_of)
+     WHERE id = :source AND owner = :owner AND batch_seq = :seq - 1
+ RETURNING id
+"""
+# Rows as one text take a third of the time of arrays. They are locked in one order everywhere, so none wait in a ring.
+_ADD: Final = """
+    rows AS MATERIALIZED (
+        SELECT given.* FROM json_to_recordset(CAST(:rows AS json)) AS given (
+            workspace text COLLATE "C", key_id uuid, secret_id text COLLATE "C", verdict text COLLATE "C",
+            verify_count bigint, success_count bigint, failure_count bigint, units bigint, last_time timestamptz)
+         WHERE EXISTS (SELECT FROM taken)
+    ),
+    added AS (
+        INSERT INTO usage_total AS total (workspace, key_id, secret_id, verdict,
+                                          verify_count, success_count, failure_count, units, last_time)
+        SELECT * FROM rows ORDER BY workspace, key_id, secret_id, verdict
+            ON CONFLICT (workspace, key_id, secret_id, verdict) DO UPDATE
+           SET verify_count = total.verify_count + excluded.verify_count,
+               success_count = total.success_count + excluded.success_count,
+               failure_count = total.failure_count + excluded.failure_count,
+               units = least(CAST(total.units AS numeric) + excluded.units, :total_max),
+               last_time = greatest(total.last_time, excluded.last_time)
+    ),
+    accepted AS (
+        SELECT key_id, max(last_time) AS time FROM rows WHERE verdict = :valid GROUP BY key_id
+    ),
+    old AS (
+        SELECT key_id, time FROM key_activity JOIN accepted USING (key_id)
+         WHERE active_time < time - :lag ORDER BY key_id FOR UPDATE OF key_activity
+    ),
+    moved AS (
+        UPDATE key_activity SET active_time = greatest(active_time, time) FROM old
+         WHERE key_activity.key_id = old.key_id
+    )
+    SELECT count(*) FROM taken
+"""
+
+
+def _adding(taking: str) -> TextClause:
+    """The statement that adds a batch if its number can be taken, and tells whether it was."""
+    return text(f"WITH taken AS ({taking}), {_ADD}").bindparams(
+        bindparam("rows", type_=Text()),
+        bindparam("as_of", type_=TIMESTAMP(timezone=True)),
+        total_max=TOTAL_MAX,
+        valid=Verdict.VALID,
+        lag=ACTIVITY_LAG,
+    )
+
+
+_FIRST: Final = _adding(_TAKE_FIRST)
+_NEXT: Final = _adding(_TAKE_NEXT)
 
 
 class UsageTotals:
@@ -95,20 +139,24 @@ class UsageTotals:
             PermissionDenied: the source is another caller's.
             FailedPrecondition: there is a gap before the batch, or another one was added under its number.
         """
-        added, active = await _json(_added(batch)), await _json(_active(batch))
+        statement = _FIRST if batch.seq == 1 else _NEXT
+        values = {
+            "source": batch.source_id,
+            "owner": batch.owner,
+            "seq": batch.seq,
+            "digest": batch.digest,
+            "as_of": batch.as_of,
+            "rows": await _json(_rows_of(batch)),
+        }
 
         async def work(connection: AsyncConnection, attempt: int) -> bool:
-            if not await _take_number(connection, batch):
-                await _check_repeated(connection, batch)
-                # Another attempt of this very call added it, as far as anybody can tell.
-                return attempt > 0
-            if added:
-                await connection.execute(_ADDITION, {"rows": added})
-            if active:
-                await connection.execute(_ACTIVITY, {"rows": active})
-            return True
+            if (await connection.execute(statement, values)).scalar_one():
+                return True
+            await _check_repeated(connection, batch)
+            # Another attempt of this very call added it, as far as anybody can tell.
+            return attempt > 0
 
-        return await self._database.run(work, commit=True)
+        return await self._database.run_alone(work)
 
     async def forget_source(self, source_id: str, owner: str) -> None:
         """Forget a source that will never send again."""
@@ -163,28 +211,6 @@ class UsageTotals:
         return await self._database.read(work)
 
 
-async def _take_number(connection: AsyncConnection, batch: Batch) -> bool:
-    """Move the source's number to the batch's; False if it does not stand right before it."""
-    source = usage_source.c
-    values = {
-        "batch_seq": batch.seq,
-        "batch_digest": batch.digest,
-        "update_time": func.clock_timestamp(),
-        "as_of": batch.as_of,
-    }
-    if batch.seq == 1:
-        first = upsert(usage_source).values(id=batch.source_id, owner=batch.owner, **values)
-        statement: Any = first.on_conflict_do_nothing().returning(source.id)
-    else:
-        statement = (
-            update(usage_source)
-            .values(**values | {"as_of": func.coalesce(batch.as_of, source.as_of)})
-            .where(source.id == batch.source_id, source.owner == batch.owner, source.batch_seq == batch.seq - 1)
-            .returning(source.id)
-        )
-    return (await connection.execute(statement)).one_or_none() is not None
-
-
 async def _check_repeated(connection: AsyncConnection, batch: Batch) -> None:
     """Raise unless the batch has been added before."""
     source = (await connection.execute(select(usage_source).where(usage_source.c.id == batch.source_id))).one_or_none()
@@ -204,55 +230,8 @@ async def _check_repeated(connection: AsyncConnection, batch: Batch) -> None:
         )
 
 
-def _given(**columns: TypeEngine[Any]) -> TableValuedAlias:
-    """Rows that come as one text: for many small rows that takes a third of the time of arrays."""
-    given = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON))
-    return given.table_valued(*starmap(column, columns.items()), name="given").render_derived(with_types=True)
-
-
-def _addition() -> Insert:
-    """Adds tallies. Rows are locked in one order everywhere, so that batches do not block each other."""
-    identity = {each.name: each.type for each in _IDENTITY}
-    given = _given(**identity, **dict.fromkeys(_AMOUNTS, BigInteger()), last_time=TIMESTAMP(timezone=True))
-    add = upsert(usage_total).from_select(
-        list(given.c.keys()), select(*given.c).order_by(*(given.c[name] for name in identity))
-    )
-    total, new = usage_total.c, add.excluded
-    return add.on_conflict_do_update(
-        index_elements=list(_IDENTITY),
-        set_={
-            "verify_count": total.verify_count + new.verify_count,
-            "success_count": total.success_count + new.success_count,
-            "failure_count": total.failure_count + new.failure_count,
-            "units": func.least(cast(total.units, Numeric) + new.units, TOTAL_MAX),
-            "last_time": func.greatest(total.last_time, new.last_time),
-        },
-    )
-
-
-def _activity() -> Update:
-    """Moves the times of activity on. Rows are locked in one order everywhere."""
-    given = _given(key_id=Uuid(), active_time=TIMESTAMP(timezone=True))
-    locked = (
-        select(key_activity.c.key_id)
-        .where(key_activity.c.key_id.in_(select(given.c.key_id)))
-        .order_by(key_activity.c.key_id)
-        .with_for_update()
-        .cte("locked")
-    )
-    return (
-        update(key_activity)
-        .values(active_time=func.greatest(key_activity.c.active_time, given.c.active_time))
-        .where(key_activity.c.key_id == given.c.key_id, key_activity.c.key_id.in_(select(locked.c.key_id)))
-    )
-
-
-_ADDITION: Final = _addition()
-_ACTIVITY: Final = _activity()
-
-
-def _added(batch: Batch) -> Iterator[dict[str, str | int | None]]:
-    """The rows of ``_addition``."""
+def _rows_of(batch: Batch) -> Iterator[dict[str, str | int | None]]:
+    """What ``_ADD`` calls ``rows``."""
     for counter, tally in batch.tallies.items():
         yield {
             "workspace": counter.workspace,
@@ -267,23 +246,13 @@ def _added(batch: Batch) -> Iterator[dict[str, str | int | None]]:
         }
 
 
-def _active(batch: Batch) -> Iterator[dict[str, str]]:
-    """The rows of ``_activity``: when each key was last accepted."""
-    active: dict[UUID, datetime] = {}
-    for counter, tally in batch.tallies.items():
-        if counter.verdict is Verdict.VALID and tally.last_time is not None:
-            active[counter.key_id] = max(tally.last_time, active.get(counter.key_id, tally.last_time))
-    for key_id, time in active.items():
-        yield {"key_id": key_id.hex, "active_time": time.isoformat()}
-
-
 async def _json(rows: Iterator[Mapping[str, object]]) -> str:
-    """Rows as one text, empty if there are none. Others have their turn in between: a batch may take milliseconds."""
+    """Rows as one text. Others have their turn in between: a batch may take milliseconds."""
     parts = []
     while part := list(islice(rows, _ROWS_AT_ONCE)):
         parts.append(json.dumps(part)[1:-1])
         await asyncio.sleep(0)
-    return f"[{','.join(parts)}]" if parts else ""
+    return f"[{','.join(parts)}]"
 
 
 def _identity(counter: Counter) -> tuple[str, UUID, str, str]:
