@@ -21,7 +21,7 @@ from bench.deployment import open_deployment
 from bench.facts import facts
 from bench.generator import Generator, GoMissingError
 from bench.result import Topic
-from bench.seeding import KEYS_MIN, Size, seed
+from bench.seeding import KEYS_MIN, Size, seed, tidy
 from bench.session import QUICK, Effort, Pool, Session, create_caller
 from bench.table import table
 
@@ -118,6 +118,7 @@ def run(  # noqa: PLR0913, PLR0917 (all that a run depends on)
         )
         for name, measure in _topics(names):
             console.print(f"measuring {name} …")
+            tidy(deployment.url, deployment.admin_url)
             try:
                 topic = asyncio.run(measure(session))
             except Exception as error:  # noqa: BLE001 (the others are measured all the same)

@@ -5,7 +5,7 @@ from typing import Final
 from bench.deployment import open_deployment
 from bench.generator import Generator, Loop, WrongAnswersError
 from bench.result import Column, Row, Topic
-from bench.seeding import Minted, Size, seed
+from bench.seeding import Minted, Size, seed, tidy
 from bench.session import ONE_WORKER, SCOPE, Session, create_caller, settle
 from keysvc.v1 import verify_pb2
 
@@ -39,6 +39,7 @@ async def measure(session: Session) -> Topic:
         operator = deployment.bootstrap()
         size = Size(int(keys * _KEYS_FOR_ONE_STRING), 1_000, keys, _RANGES, _NOTE_CHARACTERS)
         minted = seed(deployment.url, deployment.admin_url, deployment.peppers, size)[:keys]
+        tidy(deployment.url, deployment.admin_url)
         with deployment.serve(*ONE_WORKER) as served:
             caller = await create_caller(served, operator)
             generator = Generator(session.generator.program, caller)

@@ -172,14 +172,17 @@ def seed(url: str, admin_url: str, peppers: Peppers, size: Size) -> list[Minted]
             with connection.cursor() as cursor:
                 for statement in (_WORKSPACES, _KEYS, _SECRETS, _ACTIVITY, _USAGE, _EVENTS):
                     cursor.execute(statement, values)
-        with psycopg.connect(url, autocommit=True) as connection:
-            # As autovacuum would have done by the time that so many keys had been created one by one.
-            connection.execute("VACUUM (ANALYZE)")
         whole.execute("ALTER SYSTEM RESET max_wal_size")
         whole.execute("SELECT pg_reload_conf()")
-        # Or it would be made while something is measured.
-        whole.execute("CHECKPOINT")
     return minted
+
+
+def tidy(url: str, admin_url: str) -> None:
+    """Have PostgreSQL do now what it would do by and by, while something is measured."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE)")
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
 
 
 def _mint(connection: psycopg.Connection, peppers: Peppers, size: Size) -> Iterator[Minted]:
