@@ -145,7 +145,7 @@ async def open_storage(
             is_new = not await patiently(partial(has_pepper, opened.database))
             peppers = await _blocking(partial(own_peppers, is_new=is_new), settings.folder)
         keys = await patiently(partial(read_deployment_keys, opened.database, peppers.fingerprints[0]))
-        if not {keys.signing, *keys.needed} <= set(peppers.fingerprints):
+        if not keys.needed <= set(peppers.fingerprints):
             raise StartError(
                 "KEYSVC_PEPPERS or --peppers-file: a pepper is missing that living keys of this database need"
             )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import bindparam, exists, func, select, update
+from sqlalchemy import bindparam, exists, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,6 +14,17 @@ from keysvc.store.schema import key, pepper, secret, tag_key
 
 _SIGNING: Final = select(pepper.c.fingerprint).where(pepper.c.signing)
 
+_LIVING: Final = (
+    select(true())
+    .select_from(secret.join(key))
+    .where(secret.c.pepper == pepper.c.fingerprint, secret.c.revoke_time.is_(None), key.c.revoke_time.is_(None))
+    .limit(1)
+    .scalar_subquery()
+)
+"""One is enough. As a value and not with EXISTS, which would be planned as a join that reads all secrets."""
+
+_NEEDED: Final = select(pepper.c.fingerprint).where(~pepper.c.signing, pepper.c.retire_time.is_(None), _LIVING)
+
 
 @dataclass(frozen=True, slots=True)
 class DeploymentKeys:
@@ -22,7 +33,7 @@ class DeploymentKeys:
     Parameters:
         tag_key: the key of the tags of key strings.
         signing: fingerprint of the pepper that new digests are made under.
-        needed: fingerprints of the peppers that secrets which may still be accepted need.
+        needed: fingerprints of that one, and of the others that secrets need which may still be accepted.
     """
 
     tag_key: bytes = field(repr=False)
@@ -41,17 +52,11 @@ async def read_deployment_keys(database: Database, newest: bytes) -> DeploymentK
         # One pepper signs, says an index: where there is one, this conflicts and does nothing.
         first = upsert(pepper).values(fingerprint=newest, signing=True, create_time=func.now())
         await connection.execute(first.on_conflict_do_nothing())
-        living = exists().where(
-            secret.c.pepper == pepper.c.fingerprint,
-            secret.c.revoke_time.is_(None),
-            key.c.id == secret.c.key_id,
-            key.c.revoke_time.is_(None),
-            pepper.c.retire_time.is_(None),
-        )
+        signing = (await connection.execute(_SIGNING)).scalar_one()
         return DeploymentKeys(
             tag_key=(await connection.execute(select(tag_key.c.key))).scalar_one(),
-            signing=(await connection.execute(_SIGNING)).scalar_one(),
-            needed=frozenset((await connection.execute(select(pepper.c.fingerprint).where(living))).scalars()),
+            signing=signing,
+            needed=frozenset({signing, *(await connection.execute(_NEEDED)).scalars()}),
         )
 
     return await database.run(work, commit=True)

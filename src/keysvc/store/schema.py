@@ -164,6 +164,7 @@ secret = Table(
     Column("revoke_seq", BigInteger),
     Index("secret_of_key", "key_id"),
     Index("secret_hint", "hint"),
+    Index("secret_of_pepper", "pepper", postgresql_where=text("revoke_time IS NULL")),
 )
 
 request = Table(
