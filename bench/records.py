@@ -198,8 +198,9 @@ class Records:
     async def _side_by_side(
         self, method: Method[Answer], requests: Sequence[Message], in_flight: int, calls: int
     ) -> tuple[float, float, int]:
-        """How many calls were answered per second, the last ``calls`` of all; the processors' time for one; and how many
-        were refused for now, as they are when the disk takes longer than callers are promised.
+        """How many of the last ``calls`` were answered per second, what one took, and how many were refused for now.
+
+        That is the answer where the disk takes longer than callers are promised to wait.
         """
         refused = 0
 
