@@ -5,6 +5,8 @@ They live in a thread of their own, so that they go on whatever those who test a
 
 import asyncio
 import contextlib
+import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -24,6 +26,8 @@ BARRIERS: Final = "keysvc barrier"
 """Applications: what servers say of their connections."""
 
 _APPLICATION = b"application_name\0"
+_KEEPALIVES = re.compile(rb"-c tcp_keepalives_(idle|interval|count)=(\d+)")
+_KEEPALIVE_OPTIONS = {b"idle": socket.TCP_KEEPIDLE, b"interval": socket.TCP_KEEPINTVL, b"count": socket.TCP_KEEPCNT}
 _CHUNK_BYTES = 65536
 
 
@@ -246,9 +250,16 @@ class _Wire:
         self.is_half_closed = False
 
     def learn(self, data: bytes) -> None:
-        """Find out who connects: it is told first."""
+        """Find out who connects, and when PostgreSQL shall look whether it is still there: it is told first.
+
+        We are what PostgreSQL would be to the network, so that we must look.
+        """
         if not self.application and _APPLICATION in data:
             self.application = data.partition(_APPLICATION)[2].partition(b"\0")[0].decode()
+            connection = self.client.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEPALIVES.findall(data):
+                connection.setsockopt(socket.IPPROTO_TCP, _KEEPALIVE_OPTIONS[name], int(value))
 
     def abort(self) -> None:
         """Reset both ends."""

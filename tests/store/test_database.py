@@ -97,3 +97,18 @@ async def test_reads_can_take_turns_with_transactions_on_one_connection(database
             assert connection.execute(query).fetchone() == (1,)
     finally:
         await database.close()
+
+
+async def test_postgresql_is_asked_to_notice_soon_that_we_are_gone(database_url: str) -> None:
+    """If the network swallows us: a session that it keeps counts towards all that it may have."""
+    database = Database(database_url, limit_seconds=20)
+    keepalives = "SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp_keepalives_%'"
+
+    async def work(connection: AsyncConnection) -> dict[str, int]:
+        return {row.name: int(row.reset_val) for row in await connection.execute(text(keepalives))}
+
+    settings = await database.read(work)
+    await database.close()
+    idle, interval, count = (settings[f"tcp_keepalives_{name}"] for name in ("idle", "interval", "count"))
+    assert idle > 0
+    assert 0 < idle + interval * count <= 30

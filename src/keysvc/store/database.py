@@ -41,13 +41,17 @@ SESSION_OPTIONS: Final = " ".join(
         "lock_timeout=1s",
         "statement_timeout=10s",
         "idle_in_transaction_session_timeout=10s",
+        "tcp_keepalives_idle=10",
+        "tcp_keepalives_interval=5",
+        "tcp_keepalives_count=2",
         "DateStyle=ISO",
         "IntervalStyle=postgres",
         "TimeZone=UTC",
     )
 )
 """For every session, whatever the database's own defaults are: what commits is durable, a statement that nobody waits
-for any more ends by itself, a kept lock is told from a database that is away, times are read as they were written."""
+for any more ends by itself, a kept lock is told from a database that is away, a session whose server the network has
+swallowed is not kept for hours (20 s instead, before there are too many), times are read as they were written."""
 
 
 def connect_arguments(application_name: str, limit_seconds: float) -> dict[str, Any]:
