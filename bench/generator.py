@@ -206,7 +206,7 @@ def build(folder: Path) -> Path:
             "the load generator (bench/load) is a Go program, and there is no Go: "
             "install 1.24 or newer (Debian: golang)"
         )
-    program = folder / "load"
+    program = folder.resolve() / "load"  # it is built elsewhere
     done = subprocess.run(  # noqa: S603 (a fixed command)
         [go, "build", "-trimpath", "-o", str(program), "."], check=False, capture_output=True, text=True, cwd=SOURCE
     )
