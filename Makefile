@@ -56,7 +56,7 @@ nemesis: .venv/dev.stamp ## Break everything while keys are revoked (REVOCATIONS
 nemesis-promised: .venv/dev.stamp ## As often as is promised; takes hours, and goes on where it was interrupted
 	@$(BIN)/python -m tests.nemesis --revocations 5000 --quiet 100000 --resume $(FAULTS:%=--faults '%') $(SEED:%=--seed %)
 
-nemesis-report: ## Write docs/nemesis.md from what the last `make nemesis` found
+nemesis-report: ## Write docs/nemesis.md and docs/nemesis.json from what the last `make nemesis` found
 	@$(BIN)/python -m tests.nemesis --page
 
 model: .venv/dev.stamp ## Explore the lease protocol in larger configurations than the tests do; takes minutes

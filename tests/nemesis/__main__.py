@@ -20,7 +20,7 @@ from tests.nemesis.fault import Fault, seeded
 from tests.nemesis.faults import FAULTS
 from tests.nemesis.load import LEAD_SECONDS, TAIL_SECONDS, Round
 from tests.nemesis.quiet import Quiet, QuietRound
-from tests.nemesis.report import PAGE, entry, facts, good_ones, is_good, page
+from tests.nemesis.report import DATA, PAGE, entry, facts, good_ones, is_good, page
 from tests.nemesis.result import Result, Size
 
 DEFAULT_FILE: Final = Path("build/nemesis.json")
@@ -54,10 +54,12 @@ def main() -> int:
     parser.add_argument("--faults", default=",".join(names), help=f"which ones, with commas: {', '.join(names)}")
     parser.add_argument("--json", type=Path, default=DEFAULT_FILE, metavar="FILE", help=f"({DEFAULT_FILE})")
     parser.add_argument("--resume", action="store_true", help="keep what the FILE has, of this commit and large enough")
-    parser.add_argument("--page", action="store_true", help=f"run nothing: write {PAGE} from the FILE")
+    parser.add_argument("--page", action="store_true", help=f"run nothing: write {PAGE} and {DATA} from the FILE")
     options = parser.parse_args()
     if options.page:
-        PAGE.write_text(page(json.loads(options.json.read_text())))
+        report = json.loads(options.json.read_text())
+        PAGE.write_text(page(report))
+        _write(DATA, report)
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # whatever ends the run, nothing of it stays

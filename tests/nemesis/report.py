@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import starmap
-from operator import itemgetter
 from pathlib import Path
 from statistics import quantiles
 from typing import Any, Final
@@ -21,6 +20,8 @@ from tests.nemesis.worker_report import worker_lines
 VIOLATIONS_SHOWN: Final = 20
 
 PAGE: Final = Path("docs/nemesis.md")
+DATA: Final = Path("docs/nemesis.json")
+"""The same as it was written down by the run."""
 
 _INTRODUCTION = """\
 # The nemesis: certain revocation, while things break
@@ -60,7 +61,9 @@ Revoke's times are those of many at once (at most so many as *at once* tells), b
 with servers, database and those who ask on one machine: they tell what waits and what does not, and are no promise.
 How long one after the other takes is told by `make bench`."""
 
-_TOLD: Final = "- **{name}**: {text} {rounds} rounds in {seconds:.0f} s, from {time} on, at a load of {load}."
+_TOLD: Final = (
+    "- **{name}**: {text} {rounds} rounds in {seconds:.0f} s, from {time} on, at a load of {load}, commit {commit}."
+)
 
 _COLUMNS: Final = (
     ("revocations", "revocations"),
@@ -190,8 +193,10 @@ def page(report: Mapping[str, Any]) -> str:
     """A page with the figures of a run."""
     measured = [each for each in report["faults"] if "rounds" in each]
     others = [each for each in report["faults"] if "rounds" not in each]
-    last: Mapping[str, Any] = max(measured, key=itemgetter("time"), default={})
-    told = ", ".join(f"{name} {last.get(name)}" for name in ("commit", "machine", "python", "grpcio", "postgresql"))
+    told = "; ".join(
+        f"{name} {' and '.join(sorted({str(each[name]) for each in measured if name in each}))}"
+        for name in ("machine", "python", "grpcio", "postgresql")
+    )
     lines = [
         _INTRODUCTION,
         "## The last run",
