@@ -32,8 +32,8 @@ CLOCK_RATIO_MAX: Final = 1.2
 WAIT_SECONDS: Final = CLOCK_RATIO_MAX * LEASE_SECONDS + 0.05
 """What a change waits for when somebody does not acknowledge: the lease by the slowest clock, and a little."""
 
-_SAID_LINES: Final = 40
-"""Of the last words of a server that died; Python says in which calls it was."""
+_SAID_LINES: Final = 300
+"""Of the last words of a server that died: Python says in which calls all of its threads were."""
 
 CHECKOUT: Final = Path(__file__).parents[2]
 
