@@ -18,7 +18,7 @@ GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 BIN := .venv/bin
 BUF := $(BIN)/buf
 IMAGE := protos/released.binpb
-CHECKS := check-format check-lint check-locks check-types check-proto check-buf check-breaking
+CHECKS := check-format check-lint check-locks check-types check-proto check-sync-client check-buf check-breaking
 
 # The locks are complete, so pip has nothing to resolve: --no-deps.
 PIP_INSTALL := python -m pip install --quiet --no-input --disable-pip-version-check --no-deps
@@ -40,7 +40,7 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 ##@ Change
 
-.PHONY: test test-newest test-killed nemesis nemesis-promised nemesis-report model bench bench-report format proto lock upgrade release-protos grpcurl clean
+.PHONY: test test-newest test-killed nemesis nemesis-promised nemesis-report model bench bench-report format proto sync-client lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
@@ -75,6 +75,9 @@ format: .venv/dev.stamp ## Lay out the code, and repair what the linter can
 proto: .venv-proto/stamp ## Generate src/keysvc/v1 from protos/
 	@.venv-proto/bin/python tools/proto.py write
 
+sync-client: .venv/dev.stamp ## Generate the synchronous client from the asynchronous one
+	@$(BIN)/python tools/sync_client.py write
+
 lock: .venv/dev.stamp ## Resolve requirements/*.txt again, keeping the versions that still fit
 	@$(BIN)/python tools/locks.py write
 
@@ -89,7 +92,7 @@ grpcurl: ## Install grpcurl into .tools/bin (needs Go), for the tests that drive
 
 clean: ## Remove all that was built or installed here, but never the data in .keysvc/
 	@rm -rf .venv .venv-proto .venv-newest .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	@find src tests tools bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find src tests tools bench clients -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 ##@ Check
 
@@ -112,6 +115,9 @@ check-types: .venv/dev.stamp ## Do the types hold?
 check-proto: .venv-proto/stamp ## Is src/keysvc/v1 what the protos generate?
 	@echo '== proto' && .venv-proto/bin/python tools/proto.py check
 
+check-sync-client: .venv/dev.stamp ## Is the synchronous client what the asynchronous one gives?
+	@echo '== sync client' && $(BIN)/python tools/sync_client.py check
+
 check-buf: .venv/dev.stamp ## Are the protos well-formed and commented?
 	@echo '== buf lint' && $(BUF) lint
 
@@ -132,9 +138,10 @@ check-breaking: .venv/dev.stamp ## Does the contract keep every released promise
 	@$(BIN)/$(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
 
-.venv/dev.stamp: requirements/dev.txt .venv/run.stamp | .venv
+.venv/dev.stamp: requirements/dev.txt .venv/run.stamp clients/python/pyproject.toml | .venv
 	@echo 'Installing $< …'
 	@$(BIN)/$(PIP_INSTALL) --require-hashes -r $<
+	@$(BIN)/$(PIP_INSTALL) --no-build-isolation -e clients/python
 	@touch $@
 
 .venv/bench.stamp: requirements/bench.txt .venv/dev.stamp | .venv
@@ -147,8 +154,8 @@ check-breaking: .venv/dev.stamp ## Does the contract keep every released promise
 	@.venv-proto/bin/$(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 
-.venv-newest/stamp: requirements/newest.txt pyproject.toml | .venv-newest
+.venv-newest/stamp: requirements/newest.txt pyproject.toml clients/python/pyproject.toml | .venv-newest
 	@echo 'Installing $< …'
 	@.venv-newest/bin/$(PIP_INSTALL) --require-hashes -r $<
-	@.venv-newest/bin/$(PIP_INSTALL) --no-build-isolation -e .
+	@.venv-newest/bin/$(PIP_INSTALL) --no-build-isolation -e . -e clients/python
 	@touch $@

@@ -1,6 +1,6 @@
 """The law of imports, of pure code and of SQL, read from the source itself.
 
-A room is a folder of ``src/keysvc``, or a module that stands alone there.
+A room is a folder of ``src/keysvc``, or a module that stands alone there. The client library is a house of its own.
 """
 
 import ast
@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import keysvc
+import keysvc_client
 
 SOURCE = Path(keysvc.__file__).parent
+CLIENT_SOURCE = Path(keysvc_client.__file__).parent
 
 ALL = frozenset(
     {
@@ -61,6 +63,9 @@ IMPURE_NAMES = frozenset({"open", "print", "input", "exec", "eval", "compile", "
 IMPURE_ATTRIBUTES = frozenset({"now", "utcnow", "today", "uuid1", "uuid4", "getnode"})
 """What core may not name: it would be I/O, a clock or randomness of its own."""
 
+CLIENT_MAY_IMPORT = ("grpc", "google.protobuf", "keysvc.v1", "keysvc.core", "keysvc_client")
+"""Besides the standard library: what comes with the base install of keysvc."""
+
 DATABASE_LIBRARIES = frozenset({"sqlalchemy", "psycopg", "alembic"})
 
 DATABASE_EXCEPTIONS: Mapping[str, frozenset[str]] = {
@@ -82,17 +87,18 @@ def room_of(module: str) -> str:
     return words[1] if len(words) > 1 else "__init__"
 
 
-def modules() -> dict[str, ast.Module]:
-    """Every module of ours, parsed; a package is named like its folder."""
+def modules(source: Path) -> dict[str, ast.Module]:
+    """Every module of a package, parsed; a package is named like its folder."""
     found = {}
-    for path in sorted(SOURCE.rglob("*.py")):
-        words = path.relative_to(SOURCE.parent).with_suffix("").parts
+    for path in sorted(source.rglob("*.py")):
+        words = path.relative_to(source.parent).with_suffix("").parts
         name = ".".join(words[:-1] if words[-1] == "__init__" else words)
         found[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
     return found
 
 
-TREES = modules()
+TREES = modules(SOURCE)
+CLIENT_TREES = modules(CLIENT_SOURCE)
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -111,6 +117,16 @@ def foreign_rooms(module: str, tree: ast.AST) -> list[str]:
     allowed = LAW[room] | {room}
     ours = [name for name in imported(tree) if name.startswith((".", "keysvc.")) or name == "keysvc"]
     return [name for name in ours if not name.startswith("keysvc.") or name.split(".")[1] not in allowed]
+
+
+def foreign_to_the_client(tree: ast.AST) -> list[str]:
+    """What the client library may not import."""
+    return [
+        name
+        for name in imported(tree)
+        if name.split(".")[0] not in sys.stdlib_module_names
+        and not any(f"{name}.".startswith(f"{each}.") for each in CLIENT_MAY_IMPORT)
+    ]
 
 
 def impurities(tree: ast.AST) -> list[str]:
@@ -207,6 +223,20 @@ def test_a_module_imports_only_rooms_that_it_may_know(module: str) -> None:
     assert foreign_rooms(module, TREES[module]) == []
 
 
+@pytest.mark.parametrize("module", CLIENT_TREES)
+def test_the_client_library_needs_nothing_of_the_server(module: str) -> None:
+    """It imports the contract, what is pure, gRPC, protobuf and the standard library."""
+    assert foreign_to_the_client(CLIENT_TREES[module]) == []
+
+
+def test_the_client_library_is_left_alone() -> None:
+    """Nothing of keysvc imports it, and nothing in it needs itself to load."""
+    ours = [name for tree in TREES.values() for name in imported(tree)]
+    assert not [name for name in ours if name.startswith("keysvc_client")]
+    assert len(CLIENT_TREES) > 10
+    assert find_cycle(graph(CLIENT_TREES)) == []
+
+
 @pytest.mark.parametrize("module", [module for module in TREES if room_of(module) == "core"])
 def test_core_is_pure(module: str) -> None:
     """Core needs nothing but what is pure of the standard library, and names no clock, no I/O and no chance."""
@@ -269,6 +299,23 @@ def test_pure_modules_are_of_the_standard_library() -> None:
 def test_the_check_finds_a_foreign_room(module: str, source: str, found: list[str]) -> None:
     """A made-up violation is seen, wherever in a module it hides; what is lawful is let through."""
     assert foreign_rooms(module, ast.parse(source)) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from google.rpc import status_pb2", ["google.rpc.status_pb2"]),
+        ("from keysvc.settings import Settings", ["keysvc.settings.Settings"]),
+        ("from keysvc import core", []),
+        ("import keysvc", ["keysvc"]),
+        ("def f():\n    import httpx", ["httpx"]),
+        ("from . import calls", ["..calls"]),
+        ("import os, grpc.aio\nfrom google.protobuf import any_pb2\nfrom keysvc.core.keystring import redact", []),
+    ],
+)
+def test_the_check_finds_what_the_client_may_not_import(source: str, found: list[str]) -> None:
+    """A made-up import of the server, or of another library, is seen."""
+    assert foreign_to_the_client(ast.parse(source)) == found
 
 
 @pytest.mark.parametrize(

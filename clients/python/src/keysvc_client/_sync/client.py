@@ -1,0 +1,154 @@
+"""The synchronous client."""
+
+import os
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, Self
+
+from keysvc.v1.verify_pb2 import VerifyBatchRequest
+from keysvc_client._sync.calls import Calls
+from keysvc_client.connection import Arguments, Connection, FilePath
+from keysvc_client.methods import VERIFY, VERIFY_BATCH
+from keysvc_client.values import EnvironmentWord, seconds
+from keysvc_client.verification import Freshness, Presentation, Verification
+
+VERIFY_SECONDS: Final = 2.0
+CALL_SECONDS: Final = 10.0
+
+
+class KeysvcClient:
+    """Calls keysvc.
+
+    What is not given is looked up in the environment, under the names that the `keysvc` command uses. Nothing is sent
+    before the first call; that opens connections to all servers of the target, and the calls take turns among them.
+    May be used by many threads at once, and in a child process after a fork. Close it, or use it as a context manager:
+
+        with KeysvcClient() as client:
+            verification = client.verify(key_string, required_scopes=["pdf.read"])
+
+    Parameters:
+        target: where keysvc is (KEYSVC_ADDRESS): `host:port`, `dns:///host:port`, `ipv4:address:port,address:port` or
+            `unix:path`. Default: 127.0.0.1:50051.
+        api_key: key string of the caller (KEYSVC_API_KEY).
+        api_key_file: a file that holds it (KEYSVC_API_KEY_FILE). It is read again, so that another key is used within a
+            second after it has been replaced.
+        tls: speak TLS, trusting what the system trusts (KEYSVC_TLS); False: do not, whatever the environment says.
+        tls_ca: speak TLS, trusting the authorities in this file (KEYSVC_TLS_CA).
+        tls_client_cert, tls_client_key: certificate of the caller, and its private key (KEYSVC_TLS_CLIENT_CERT,
+            KEYSVC_TLS_CLIENT_KEY), as files in PEM.
+        allow_plaintext: call other machines without TLS: keys cross the network in clear (KEYSVC_ALLOW_PLAINTEXT).
+        verify_timeout: deadline of `verify` and `verify_batch`, in seconds, retries included.
+        timeout: deadline of all other calls, in seconds. A change that is not true everywhere by then is answered just
+            before, with a receipt that says by when it will be; with the leases that servers have by default that
+            takes 3.65 s at most.
+
+    Raises:
+        ConfigurationError: they make no safe connection.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        api_key: str | None = None,
+        api_key_file: FilePath | None = None,
+        tls: bool | None = None,
+        tls_ca: FilePath | None = None,
+        tls_client_cert: FilePath | None = None,
+        tls_client_key: FilePath | None = None,
+        allow_plaintext: bool | None = None,
+        verify_timeout: float = VERIFY_SECONDS,
+        timeout: float = CALL_SECONDS,
+    ) -> None:
+        given = Arguments(
+            target=target,
+            api_key=api_key,
+            api_key_file=api_key_file,
+            tls=tls,
+            tls_ca=tls_ca,
+            tls_client_cert=tls_client_cert,
+            tls_client_key=tls_client_key,
+            allow_plaintext=allow_plaintext,
+        )
+        self._verify_seconds = seconds(verify_timeout, "verify_timeout")
+        self._connection = Connection.of(given, os.environ)
+        self._calls = Calls(self._connection, seconds(timeout))
+
+    def __repr__(self) -> str:
+        """Where it calls, and not as whom."""
+        return f"{type(self).__name__}({self._connection.target!r})"
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections, which ends calls under way. Whoever calls afterwards gets `RuntimeError`."""
+        self._calls.close()
+
+    def verify(
+        self,
+        key_string: str,
+        *,
+        workspace: str | None = None,
+        environment: EnvironmentWord | None = None,
+        required_scopes: Iterable[str] = (),
+        source_ip: str | None = None,
+        resource: str | None = None,
+        request_id: str | None = None,
+        consistency: Freshness | None = None,
+        timeout: float | None = None,
+    ) -> Verification:
+        """Judge what an end user presented. A refusal is an answer, never an exception.
+
+        Permission `verify`. Repeated by itself where keysvc is not available, within the deadline.
+
+        Parameters:
+            key_string: what was presented, whole, whatever it is.
+            workspace: that the request is for; a key of another one is refused. None: the key's own.
+            environment: that the request is for; None: either.
+            required_scopes: that the request needs, all of them; at most 100.
+            source_ip: of the end user. Without it a key with an allow-list is refused.
+            resource: what is being accessed, for usage reports; at most 128 characters.
+            request_id: the service's own trace id, for usage reports; at most 128 characters.
+            consistency: how fresh the answer must be; None: as `leased`.
+            timeout: deadline, in seconds; None: that of the client.
+
+        Raises:
+            KeysvcError: no judgement was made. `Unavailable` and `ResourceExhausted`: try again later.
+            ValueError, TypeError: an argument cannot be sent.
+        """
+        presentation = Presentation(
+            key_string, workspace, environment, required_scopes, source_ip, resource, request_id, consistency
+        )
+        deadline = self._verify_seconds if timeout is None else timeout
+        return Verification.of(self._calls.call(VERIFY, presentation.to_request(), deadline))
+
+    def verify_batch(
+        self, presentations: Iterable[Presentation], *, timeout: float | None = None
+    ) -> tuple[Verification, ...]:
+        """Judge up to 1000 presentations, each as `verify` would; one that is bad refuses the whole batch.
+
+        Permission `verify`. Repeated by itself where keysvc is not available, within the deadline.
+
+        Parameters:
+            presentations: at least one.
+            timeout: deadline, in seconds; None: that of the client for `verify`.
+
+        Returns:
+            One answer for each, in the same order.
+
+        Raises:
+            KeysvcError: no judgement was made.
+            ValueError, TypeError: an argument cannot be sent.
+        """
+        request = VerifyBatchRequest(requests=[each.to_request() for each in presentations])
+        deadline = self._verify_seconds if timeout is None else timeout
+        answer = self._calls.call(VERIFY_BATCH, request, deadline)
+        return tuple(map(Verification.of, answer.responses))

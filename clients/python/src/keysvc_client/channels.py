@@ -1,0 +1,106 @@
+"""gRPC channels as the library opens them: spread, kept alive, and with retries where they are safe."""
+
+import json
+import os
+from threading import Lock
+from typing import Final, TypeAlias
+
+import grpc
+import grpc.aio
+
+from keysvc_client.connection import Connection
+from keysvc_client.methods import METHODS
+
+Channel: TypeAlias = grpc.Channel
+AsyncChannel: TypeAlias = grpc.aio.Channel
+
+ANSWER_BYTES_MAX: Final = 64 << 20
+"""A page of 1000 keys with everything at its limit is 12 MiB, a batch of answers 5; gRPC's default is 4."""
+
+PING_SECONDS: Final = 20
+"""So often a connection is asked whether anybody is there; keysvc allows every 10 s."""
+
+PING_SECONDS_MAX: Final = 5
+"""For the answer. After both together a server that is gone without a word is not asked any more."""
+
+ATTEMPTS_MAX: Final = 4
+RETRIES: Final = {
+    "maxAttempts": ATTEMPTS_MAX,
+    # Each is multiplied by chance, 0.8 to 1.2.
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 3,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+"""Of methods that are safe to repeat, within the deadline of the call."""
+
+RETRY_THROTTLING: Final = {"maxTokens": 200, "tokenRatio": 0.1}
+"""A failure costs one, a success brings a tenth; from half of it down nothing is sent again. So clients do not multiply
+the load of a service that is down, while those of one server that stops can all go to another."""
+
+RECONNECT_MS: Final = {
+    "grpc.min_reconnect_backoff_ms": 5_000,  # for one attempt; gRPC would give it 20 s
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 2_000,  # between attempts; gRPC would wait for up to 120 s
+}
+"""How a server that is away is tried again."""
+
+opening: Final = Lock()
+"""Held while a client opens or closes its channel. A fork waits for it, so that no child finds it taken."""
+
+os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release)
+
+abandoned: Final[list[Channel | AsyncChannel]] = []
+"""Channels that a parent process has opened: they stay, since the end of one could close the parent's connection."""
+
+
+def open_channel(connection: Connection) -> Channel:
+    """A channel; nothing is sent yet."""
+    credentials = _credentials(connection)
+    if credentials is None:
+        return grpc.insecure_channel(connection.target, _options(connection))
+    return grpc.secure_channel(connection.target, credentials, _options(connection))
+
+
+def open_async_channel(connection: Connection) -> AsyncChannel:
+    """A channel of the running event loop; nothing is sent yet."""
+    credentials = _credentials(connection)
+    if credentials is None:
+        return grpc.aio.insecure_channel(connection.target, _options(connection))
+    return grpc.aio.secure_channel(connection.target, credentials, _options(connection))
+
+
+def _credentials(connection: Connection) -> grpc.ChannelCredentials | None:
+    if (tls := connection.tls) is None:
+        return None
+    return grpc.ssl_channel_credentials(tls.roots, tls.key, tls.certificate)
+
+
+def service_config() -> str:
+    """How gRPC spreads calls and repeats them, as JSON: https://github.com/grpc/grpc/blob/master/doc/service_config.md."""
+    repeatable = [{"service": each.service, "method": each.name} for each in METHODS if each.repeatable]
+    return json.dumps(
+        {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "methodConfig": [{"name": repeatable, "retryPolicy": RETRIES}],
+            "retryThrottling": RETRY_THROTTLING,
+        }
+    )
+
+
+def _options(connection: Connection) -> list[tuple[str, int | str]]:
+    """What gRPC is told; it does not check the names, so a test shows what they do."""
+    return [
+        ("grpc.service_config", service_config()),
+        ("grpc.service_config_disable_resolution", 1),  # nobody changes it by a record in the DNS
+        ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
+        ("grpc.keepalive_time_ms", PING_SECONDS * 1000),
+        ("grpc.keepalive_timeout_ms", PING_SECONDS_MAX * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # Connections of its own, so that two clients are two, and a child process uses none of its parent's.
+        ("grpc.use_local_subchannel_pool", 1),
+        # An HTTP proxy may carry TLS. A call to this machine has no business there, least of all in clear.
+        ("grpc.enable_http_proxy", 0 if connection.loopback else 1),
+        *RECONNECT_MS.items(),
+    ]
