@@ -19,7 +19,7 @@ Connect: TypeAlias = Callable[..., AnyClient]
 KINDS = {"sync": KeysvcClient, "async": AsyncKeysvcClient}
 
 
-async def call(method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+async def call(method: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
     """Call a method of either client; a list comes whole. The server is in this thread, so what blocks is not."""
     if inspect.iscoroutinefunction(method):
         return await method(*arguments, **named)

@@ -6,6 +6,7 @@ exception that a call raises is a `KeysvcError`: nothing was judged or changed, 
 
 from keysvc_client._async.client import AsyncKeysvcClient
 from keysvc_client._sync.client import KeysvcClient
+from keysvc_client.changes import KeyChanges, WorkspaceChanges
 from keysvc_client.errors import (
     Aborted,
     AlreadyExists,
@@ -22,6 +23,7 @@ from keysvc_client.errors import (
     Unavailable,
     Unimplemented,
 )
+from keysvc_client.records import UsageRecord
 from keysvc_client.values import Environment, KeyState, Outcome, UsageGroup, Wait
 from keysvc_client.verification import AtLeast, Basis, Consistency, Presentation, Verdict, Verification
 
@@ -38,6 +40,7 @@ __all__ = [
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
+    "KeyChanges",
     "KeyState",
     "KeysvcClient",
     "KeysvcError",
@@ -50,7 +53,9 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "UsageGroup",
+    "UsageRecord",
     "Verdict",
     "Verification",
     "Wait",
+    "WorkspaceChanges",
 ]

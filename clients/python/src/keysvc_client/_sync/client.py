@@ -6,7 +6,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from keysvc.v1.verify_pb2 import VerifyBatchRequest
+from keysvc_client._sync.audit import Audit
 from keysvc_client._sync.calls import Calls
+from keysvc_client._sync.keys import Keys
+from keysvc_client._sync.usage import Usage
+from keysvc_client._sync.workspaces import Workspaces
 from keysvc_client.connection import Arguments, Connection, FilePath
 from keysvc_client.methods import VERIFY, VERIFY_BATCH
 from keysvc_client.values import EnvironmentWord, seconds
@@ -17,7 +21,7 @@ CALL_SECONDS: Final = 10.0
 
 
 class KeysvcClient:
-    """Calls keysvc.
+    """Calls keysvc: verifies here, manages in `keys` and `workspaces`, counts in `usage`, reads the log in `audit`.
 
     What is not given is looked up in the environment, under the names that the `keysvc` command uses. Nothing is sent
     before the first call; that opens connections to all servers of the target, and the calls take turns among them.
@@ -73,6 +77,10 @@ class KeysvcClient:
         self._verify_seconds = seconds(verify_timeout, "verify_timeout")
         self._connection = Connection.of(given, os.environ)
         self._calls = Calls(self._connection, seconds(timeout))
+        self.keys: Final = Keys(self._calls)
+        self.workspaces: Final = Workspaces(self._calls)
+        self.usage: Final = Usage(self._calls)
+        self.audit: Final = Audit(self._calls)
 
     def __repr__(self) -> str:
         """Where it calls, and not as whom."""
