@@ -50,8 +50,25 @@ opening: Final = Lock()
 
 os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release)
 
+FORKS_USED: Final = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in {"1", "true", "yes"}
+"""gRPC goes on in the children of a process that has used it. It looks at this when it is imported."""
+
 abandoned: Final[list[Channel | AsyncChannel]] = []
 """Channels that a parent process has opened: they stay, since the end of one could close the parent's connection."""
+
+
+def leave_to_parent(channel: Channel | AsyncChannel) -> None:
+    """Leave a channel to the parent process that has used it.
+
+    Raises:
+        RuntimeError: gRPC would hang in this process, whatever the deadline.
+    """
+    if not FORKS_USED:
+        raise RuntimeError(
+            "this client was used before its process was forked: gRPC needs GRPC_ENABLE_FORK_SUPPORT=1 for that, in "
+            "the environment before it is imported; or use the client in the child processes alone"
+        )
+    abandoned.append(channel)
 
 
 def open_channel(connection: Connection) -> Channel:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import grpc
 
-from keysvc_client.channels import Channel, abandoned, open_channel, opening
+from keysvc_client.channels import Channel, abandoned, leave_to_parent, open_channel, opening
 from keysvc_client.connection import Connection
 from keysvc_client.failures import FailedCall, error_of
 from keysvc_client.methods import Method, Page, PageRequest, Request, Response
@@ -111,6 +111,6 @@ class Calls:
             opened = self._opened
             if opened is None or opened.process != os.getpid():
                 if opened is not None:
-                    abandoned.append(opened.channel)
+                    leave_to_parent(opened.channel)
                 opened = self._opened = _Opened(os.getpid(), open_channel(self._connection), {})
             return opened

@@ -1,0 +1,45 @@
+"""A process with a client is forked, as some servers of applications do."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deployment import Deployment
+from tests.process.running import environment
+
+PROGRAM = Path(__file__).with_name("forking.py")
+
+
+async def run(deployment: Deployment, *arguments: str, **variables: str) -> list[str]:
+    """Run the program that forks; what it tells."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, PROGRAM, deployment.address, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=environment(KEYSVC_API_KEY=deployment.operator_key, **variables),
+    )
+    return list(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("used", ["fresh", "used"])
+async def test_a_client_works_in_children(deployment: Deployment, used: str) -> None:
+    """Used before the fork or not, in children of children too, and in the parent as before; where gRPC is told to."""
+    said = await run(deployment, used, "deep", GRPC_ENABLE_FORK_SUPPORT="1")
+    told = ["parent"] * (used == "used") + ["child", "child's child", "parent", "child", "parent"]
+    assert said == [f"{who}: MALFORMED" for who in told]
+
+
+async def test_a_client_that_the_parent_has_not_used_works_in_children(deployment: Deployment) -> None:
+    """However gRPC was told to go on. One that was used before says what it needs, where gRPC would hang for ever."""
+    assert "GRPC_ENABLE_FORK_SUPPORT" not in os.environ
+    said = await run(deployment, "fresh", "shallow")
+    assert said[:2] == ["child: MALFORMED", "parent: MALFORMED"]
+    assert said[2].startswith("child: this client was used before its process was forked: gRPC needs GRPC_ENABLE_FORK")
+    assert said[3:] == ["parent: MALFORMED"]
