@@ -3,14 +3,17 @@
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any, TypeAlias
 
+import grpc
 import pytest
 
 from keysvc_client import AsyncKeysvcClient, KeysvcClient
 from keysvc_client.connection import VARIABLES
+from tests.cli.peer import Peer, add_services
 from tests.deployment import Client, Deployment
 
 AnyClient: TypeAlias = KeysvcClient | AsyncKeysvcClient
@@ -54,6 +57,18 @@ async def connect(kind: type[AnyClient]) -> AsyncIterator[Connect]:
             return client
 
         yield connect
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """A peer that answers what a test has prepared."""
+    peer = Peer()
+    server = grpc.server(ThreadPoolExecutor(max_workers=4))
+    add_services(peer, server)
+    peer.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield peer
+    server.stop(0).wait()
 
 
 @pytest.fixture

@@ -18,7 +18,10 @@ _CAUSES: Final = (
     ("WRONG_VERSION_NUMBER", "it does not speak TLS"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted: name the authority that signed it, tls_ca"),
     ("Hostname Verification", "its certificate is for another name"),
-    ("Socket closed", "it closed the connection: it may want TLS (tls, tls_ca), or a certificate (tls_client_cert)"),
+    (
+        "Socket closed",
+        "it closed the connection; if it always does, it may want TLS (tls, tls_ca) or a certificate (tls_client_cert)",
+    ),
 )
 """How gRPC words what went wrong, and what that means here."""
 
