@@ -30,7 +30,8 @@ RETRIES: Final = {
     "initialBackoff": "0.05s",
     "maxBackoff": "0.5s",
     "backoffMultiplier": 3,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    # A server that stops ends calls under way with CANCELLED. Whoever cancels a call here has ended it for good.
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 """Of methods that are safe to repeat, within the deadline of the call."""
 

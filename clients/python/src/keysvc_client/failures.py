@@ -56,6 +56,8 @@ def error_of(call: FailedCall, *, target: str, timeout: float, request_id: str) 
             message = f"no answer from {target} within {timeout:g} s"
         elif code is grpc.StatusCode.UNAVAILABLE:
             message = f"{target} cannot be reached: {_cause(message)}"
+        elif code is grpc.StatusCode.CANCELLED:
+            message = f"{target} has ended the call, as a server does that stops"
     return CLASSES.get(code, KeysvcError)(
         redact(message),
         code=code,
