@@ -107,7 +107,8 @@ def service_config() -> str:
 
 
 def _options(connection: Connection) -> list[tuple[str, int | str]]:
-    """What gRPC is told; it does not check the names, so a test shows what they do."""
+    """What gRPC is told. It does not check the names: tests show what they do."""
+    name = connection.tls and connection.tls.server_name
     return [
         ("grpc.service_config", service_config()),
         ("grpc.service_config_disable_resolution", 1),  # nobody changes it by a record in the DNS
@@ -121,4 +122,5 @@ def _options(connection: Connection) -> list[tuple[str, int | str]]:
         # An HTTP proxy may carry TLS. A call to this machine has no business there, least of all in clear.
         ("grpc.enable_http_proxy", 0 if connection.loopback else 1),
         *RECONNECT_MS.items(),
+        *([("grpc.default_authority", name)] if name else []),
     ]

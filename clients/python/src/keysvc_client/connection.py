@@ -50,6 +50,7 @@ class Arguments:
     tls_ca: FilePath | None = None
     tls_client_cert: FilePath | None = None
     tls_client_key: FilePath | None = None
+    tls_server_name: str | None = None
     allow_plaintext: bool | None = None
 
 
@@ -60,11 +61,13 @@ class Tls:
     Parameters:
         roots: the authorities to trust; None: those that gRPC brings along.
         certificate, key: who the client is; None: it has no certificate.
+        server_name: that the servers' certificates must have; None: that of the target.
     """
 
     roots: bytes | None
     certificate: bytes | None = None
     key: bytes | None = field(default=None, repr=False)
+    server_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,10 @@ class Connection:
                 f"{target} is not on this machine, and without TLS the caller's key would cross the network in clear: "
                 "set tls_ca (KEYSVC_TLS_CA) or tls (KEYSVC_TLS); or allow_plaintext (KEYSVC_ALLOW_PLAINTEXT), "
                 "if nobody else can listen"
+            )
+        if tls is not None and tls.server_name is None and "," in target:
+            raise ConfigurationError(
+                f"{target} has several addresses: set tls_server_name to the name that all their certificates have"
             )
         api_key = _key_source(given, environment)
         if api_key is None and (tls is None or tls.certificate is None):
@@ -180,8 +187,8 @@ def _key_source(given: Arguments, environment: Mapping[str, str]) -> KeySource |
 def _read_tls(given: Arguments, environment: Mapping[str, str]) -> Tls | None:
     """How to speak TLS; None if nothing asks for it, or `tls` is False."""
     if given.tls is False:
-        if given.tls_ca or given.tls_client_cert or given.tls_client_key:
-            raise ConfigurationError("tls is False, but files for TLS are given: leave one or the other out")
+        if given.tls_ca or given.tls_client_cert or given.tls_client_key or given.tls_server_name:
+            raise ConfigurationError("tls is False, but more is given for TLS: leave one or the other out")
         return None
     ca = _path(given.tls_ca, "tls_ca", "KEYSVC_TLS_CA", environment)
     certificate = _path(given.tls_client_cert, "tls_client_cert", "KEYSVC_TLS_CLIENT_CERT", environment)
@@ -190,13 +197,13 @@ def _read_tls(given: Arguments, environment: Mapping[str, str]) -> Tls | None:
         return None
     roots = _read_authorities(*ca) if ca else _system_roots()
     if certificate is None and key is None:
-        return Tls(roots)
+        return Tls(roots, server_name=given.tls_server_name)
     if certificate is None or key is None:
         raise ConfigurationError(
             "a certificate and its key belong together: set tls_client_cert (KEYSVC_TLS_CLIENT_CERT) and "
             "tls_client_key (KEYSVC_TLS_CLIENT_KEY), or none of them"
         )
-    pair = Tls(roots, _read(*certificate), _read(*key))
+    pair = Tls(roots, _read(*certificate), _read(*key), given.tls_server_name)
     try:  # gRPC would say nothing but that it cannot connect
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate[0], key[0], password=lambda: "")
     except (ssl.SSLError, ValueError):

@@ -41,6 +41,8 @@ class AsyncKeysvcClient:
         tls_ca: speak TLS, trusting the authorities in this file (KEYSVC_TLS_CA).
         tls_client_cert, tls_client_key: certificate of the caller, and its private key (KEYSVC_TLS_CLIENT_CERT,
             KEYSVC_TLS_CLIENT_KEY), as files in PEM.
+        tls_server_name: that the certificates of the servers must have; for targets with several addresses, whose
+            certificates are for a name.
         allow_plaintext: call other machines without TLS: keys cross the network in clear (KEYSVC_ALLOW_PLAINTEXT).
         verify_timeout: deadline of `verify` and `verify_batch`, in seconds, retries included.
         timeout: deadline of all other calls, in seconds. A change that is not true everywhere by then is answered just
@@ -61,6 +63,7 @@ class AsyncKeysvcClient:
         tls_ca: FilePath | None = None,
         tls_client_cert: FilePath | None = None,
         tls_client_key: FilePath | None = None,
+        tls_server_name: str | None = None,
         allow_plaintext: bool | None = None,
         verify_timeout: float = VERIFY_SECONDS,
         timeout: float = CALL_SECONDS,
@@ -73,6 +76,7 @@ class AsyncKeysvcClient:
             tls_ca=tls_ca,
             tls_client_cert=tls_client_cert,
             tls_client_key=tls_client_key,
+            tls_server_name=tls_server_name,
             allow_plaintext=allow_plaintext,
         )
         self._verify_seconds = seconds(verify_timeout, "verify_timeout")
