@@ -8,7 +8,7 @@ import pytest
 
 from keysvc.rpc.limits import PING_SECONDS_MIN
 from keysvc.v1.verify_pb2 import VERDICT_VALID, VerifyResponse
-from keysvc_client import KeysvcError, Presentation, Unavailable
+from keysvc_client import KeysvcError, Presentation, Unavailable, Verdict, channels
 from keysvc_client.channels import ATTEMPTS_MAX, PING_SECONDS, RETRY_THROTTLING
 from keysvc_client.methods import METHODS, Method
 from tests.cli.peer import Peer, Refusal
@@ -99,6 +99,26 @@ async def test_a_lost_answer_mints_no_second_secret(
     assert await operator.verdict(answer.key_string) == "VALID"
     keys = (await operator.list(workspace=WORKSPACE)).keys
     assert [len(each.secrets) for each in keys] == ([1, 1] if minting == "create" else [2])
+
+
+async def test_a_server_that_falls_silent_is_left(
+    connect: Connect, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody closes the connection, and nothing comes back: pings tell, and the call is sent on another one."""
+    monkeypatch.setattr(channels, "PING_SECONDS", 1)
+    monkeypatch.setattr(channels, "PING_SECONDS_MAX", 1)
+    async with Wire(deployment.address) as wire:
+        client = connect(wire.address, api_key=deployment.operator_key, verify_timeout=40)
+        await call(client.verify, "nonsense")
+        wire.hold_answers()
+        verifying = asyncio.create_task(call(client.verify, "nonsense"))
+
+        async def connected_again() -> bool:
+            return wire.connections > 1
+
+        await eventually(connected_again)
+        wire.cut()
+        assert (await verifying).verdict is Verdict.MALFORMED
 
 
 def test_pings_are_no_more_than_servers_allow() -> None:

@@ -114,7 +114,8 @@ def _options(connection: Connection) -> list[tuple[str, int | str]]:
         ("grpc.service_config_disable_resolution", 1),  # nobody changes it by a record in the DNS
         ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
         ("grpc.keepalive_time_ms", PING_SECONDS * 1000),
-        ("grpc.keepalive_timeout_ms", PING_SECONDS_MAX * 1000),
+        ("grpc.keepalive_timeout_ms", PING_SECONDS_MAX * 1000),  # of the network alone; for the answer to a ping:
+        ("grpc.http2.ping_timeout_ms", PING_SECONDS_MAX * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # Connections of its own, so that two clients are two, and a child process uses none of its parent's.
