@@ -24,7 +24,7 @@ NAMES = {
     "_async": "_sync",
     "open_async_channel": "open_channel",
 }
-PROSE = {"asynchronous": "synchronous", "many tasks": "many threads"}
+PROSE = {"asynchronous": "synchronous", "many tasks of one event loop": "many threads"}
 """What documentation says otherwise."""
 
 _ASYNC_NAME = re.compile(r"\bAsync(?=[A-Z])")
