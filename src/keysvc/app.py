@@ -28,6 +28,7 @@ from keysvc.rpc.parsing import slow_parser
 from keysvc.rpc.refusals import Refusals
 from keysvc.rpc.server import Server
 from keysvc.rpc.servicers import AuditServicer, KeyServicer, UsageServicer, WorkspaceServicer
+from keysvc.rpc.translate.leases import Memos
 from keysvc.rpc.translate.verify import Answers, describe
 from keysvc.service.callers import Call, Caller, Callers
 from keysvc.service.confirming import Confirming
@@ -256,6 +257,7 @@ async def _open_server(
         Periodic("trim the log of changes", partial(sweeper.trim_changes, KEPT), FORGET_SECONDS),
     )
     callers, answers, refusals = Callers(verifying), Answers(leasing.host), Refusals()
+    memos = Memos(storage.keys.tag_key, leasing.granting.epoch)
     server = Server(
         Door(callers),
         {
@@ -267,14 +269,16 @@ async def _open_server(
                 reading,
                 verifying,
                 Recording(UsageTotals(storage.database)),
+                leasing.granting,
                 answers,
+                memos,
                 refusals,
             ),
             "WorkspaceService": WorkspaceServicer(Tenancy(changes, confirming), reading),
             "UsageService": UsageServicer(reading),
             "AuditService": AuditServicer(reading),
         },
-        {"KeyService": {"Verify": FastPath(callers, verifying, answers, refusals).verify}},
+        {"KeyService": {"Verify": FastPath(callers, verifying, answers, memos, refusals).verify}},
         shares_port=shares_port,
     )
     async with AsyncExitStack() as stack:
@@ -287,6 +291,7 @@ async def _open_server(
         for chore in chores:
             chore.start()
         stack.push_async_callback(server.stop, DRAIN_SECONDS)
+        stack.push_async_callback(leasing.granting.stop)
         yield server, callers
 
 

@@ -14,7 +14,9 @@ from uuid import UUID, uuid4
 from keysvc.lease.barrier import Promotions
 from keysvc.lease.holder import Holder
 from keysvc.lease.memory import BYTES_MAX, Memory
+from keysvc.lease.sessions import Sessions
 from keysvc.lease.terms import Clock, Terms, boottime
+from keysvc.service.granting import Granting
 from keysvc.service.renewing import LeaseTooLongError, Renewing
 from keysvc.service.waiting import COUNT_LIMIT_SECONDS, Waiting
 from keysvc.storage import OpenDatabase, StartError, Storage
@@ -58,6 +60,7 @@ class Parts:
     clock: Clock = boottime
     memory: Callable[..., Memory] = Memory
     holder: Callable[..., Holder] = Holder
+    sessions: Callable[..., Sessions] = Sessions
     membership: Callable[..., Membership] = Membership
     registry: Callable[..., Registry] = Registry
     renewing: Callable[..., Renewing] = Renewing
@@ -74,6 +77,7 @@ class Leasing:
 
     Parameters:
         holder: of this process.
+        granting: leases to clients.
         host: by which operators know it.
         waiting: for the barriers of its changes.
         clock: of the leases.
@@ -81,6 +85,7 @@ class Leasing:
     """
 
     holder: Holder
+    granting: Granting
     host: str
     waiting: Waiting
     clock: Clock
@@ -118,11 +123,11 @@ async def open_leasing(
     """
     clock = parts.clock
     holder = parts.holder(parts.memory(bytes_max=bytes_max), terms, clock)
+    sessions = parts.sessions(holder, clock)
     host = f"{socket.gethostname()}/{os.getpid()}"
     # Lines of their own: whatever else is asked, a renewal waits for nothing.
     renewals = Line(storage.url, "keysvc lease", terms.renewal_limit_seconds)
     async with open_waiting(storage, terms, parts) as waiting:
-        leasing = Leasing(holder, host, waiting, clock)
         told_at = -REPORT_SECONDS
 
         def report() -> dict[str, Any] | None:
@@ -130,17 +135,26 @@ async def open_leasing(
             if leasing.tell is None or clock() < told_at + REPORT_SECONDS:
                 return None
             told_at = clock()
-            told = {"remembered": len(holder.memory), "barriers": waiting.report(), **leasing.tell()}
+            told = {
+                "remembered": len(holder.memory),
+                "sessions": len(sessions),
+                "barriers": waiting.report(),
+                **leasing.tell(),
+            }
             return told if worker is None else {"worker": worker.number, **told}
 
         renewing = parts.renewing(
             holder,
+            sessions,
             parts.membership(renewals, storage.timeline),
             host=host,
             new_id=worker.new_member_id if worker else uuid4,
             report=report,
             clock=clock,
         )
+        granting = Granting(holder, sessions, renewing.acknowledge, clock)
+        renewing.moved, renewing.announced = granting.wake, granting.announced.set
+        leasing = Leasing(holder, granting, host, waiting, clock)
         listener = Listener(storage.url, renewing.wake, terms.renewal_limit_seconds)
         waiting.wake = renewing.wake
         try:

@@ -70,8 +70,8 @@ async def serve(settings: Settings, announce: Callable[[Started], None], *, show
             raise cannot_listen(settings.listen, error) from None
         storage = await stack.enter_async_context(open_storage(settings, lanes=SOLE))
 
-        async def remove(worker: Worker) -> None:
-            await remove_members(storage.database, *worker.member_ids)
+        async def remove(worker: Worker, granting: bool) -> None:  # noqa: FBT001 (see ``Supervisor``)
+            await remove_members(storage.database, *worker.member_ids, granting=granting)
 
         given = replace(settings, listen=address, data_dir=None, database_url=storage.url, peppers=storage.peppers)
         supervisor = Supervisor(given, remove)
@@ -87,10 +87,10 @@ class Supervisor:
 
     Parameters:
         settings: of each.
-        remove: deletes the member rows of a worker that has ended.
+        remove: deletes the member rows of a worker that has ended, and whether also those that granted leases.
     """
 
-    def __init__(self, settings: Settings, remove: Callable[[Worker], Awaitable[None]]) -> None:
+    def __init__(self, settings: Settings, remove: Callable[[Worker, bool], Awaitable[None]]) -> None:
         self._settings = settings
         self._remove = remove
         self._stopping = asyncio.Event()
@@ -175,12 +175,14 @@ class Supervisor:
     async def _remove_rows(self, worker: Worker) -> None:
         """Delete the rows of a worker that has been reaped, so that no change waits for its lease.
 
-        Not earlier: until waitpid has returned, it could have answered from memory. Once clients hold leases of their
-        own, what they were granted must have ended too. An error costs time alone: a collector finds the row.
+        Not earlier: until waitpid has returned, it could have answered from memory. Nor where clients may have leases
+        from it that have not ended yet. An error costs time alone: a collector finds the row.
         """
+        terms = self._settings.terms
+        ends_at = time.monotonic() + terms.wait_seconds(terms.lease_ms)
         for seconds in (*LATE_SECONDS, 0):
             with suppress(KeysvcError):
-                await self._remove(worker)
+                await self._remove(worker, time.monotonic() > ends_at)
             await self._pause(seconds)
             if self._stopping.is_set():
                 return

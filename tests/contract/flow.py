@@ -149,7 +149,7 @@ async def check_calls(tool: Tool) -> None:
     assert set(bad.violations) == {"workspace", "display_name", "environment", "ip_allowlist[1]"}
     assert all(bad.violations.values())
 
-    not_built = await tool.call(f"{keys}/RenewLease", {"sessionId": "a"})
+    not_built = await tool.call("keysvc.v1.UsageService/ListAnomalies", {})
     assert (not_built.status, not_built.reason) == ("UNIMPLEMENTED", "NOT_BUILT")
 
     for service in ("", *(each.full_name for each in CONTRACT)):

@@ -31,11 +31,17 @@ PROMOTION: Final = _two("a promotion", Feature.JOINING, Feature.PROMOTION, lease
 CLIENT: Final = _one("a client", Feature.CLOSING, client=True)
 CLIENT_OF_MEMBER: Final = _one("a client of a member", Feature.JOINING, Feature.REJOINING, Feature.CLOSING, client=True)
 CLIENT_OF_DEAD: Final = _one("a client of one that dies", Feature.CRASHES, Feature.COLLECTOR, client=True)
+CLIENT_OF_REAPED: Final = _one(
+    "a client of one that is reaped",
+    *(Feature.JOINING, Feature.CRASHES, Feature.REAPED, Feature.REJOINING),
+    client=True,
+)
 MOVING: Final = _two("a client that moves", client=True)
+LEAVING: Final = _two("a client that leaves a holder in order", Feature.HANDOVER, client=True, leases=(1, 2))
 
 USUAL: Final = (
     *(LOOK_UPS, MEMBERS, RESTARTS, OVERLAP, TWO, SWEEPER, LEASES, PROMOTION),
-    *(CLIENT, CLIENT_OF_MEMBER, CLIENT_OF_DEAD, MOVING),
+    *(CLIENT, CLIENT_OF_MEMBER, CLIENT_OF_DEAD, CLIENT_OF_REAPED, MOVING, LEAVING),
 )
 """Those of every run of the tests."""
 
@@ -76,7 +82,8 @@ FOUND: Final = {
         *(Mistake.REJOINED_OVER_CLIENTS, Mistake.LEFT_UNDER_CLIENTS),
         *(Mistake.CLOSED_WITH_LEASE, Mistake.CLOSED_WITH_RENEWAL),
     ),
-    CLIENT_OF_DEAD: (Mistake.REAPED_UNDER_CLIENTS,),
+    CLIENT_OF_REAPED: (Mistake.REAPED_UNDER_CLIENTS, Mistake.GRANTED_UNANNOUNCED, Mistake.REJOINED_UNANNOUNCED),
     MOVING: (Mistake.CLIENT_GOES_BACK,),
+    LEAVING: (Mistake.HANDED_OVER_WITH_LEASE,),
 }
 """Where each mistake is found: the first configuration that has what it takes."""

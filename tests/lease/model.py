@@ -30,6 +30,8 @@ class Feature(StrEnum):
     RESTARTS = "the database may crash and come back"
     PROMOTION = "a standby takes over that may lack rows of members"
     CLOSING = "the client closes its sessions"
+    HANDOVER = "the client goes to another holder, and closes its session with the old one; holders remember nothing"
+    REAPED = "a supervisor deletes the rows of a member that died, unless they grant leases"
 
 
 class Mistake(Enum):
@@ -78,9 +80,12 @@ class Mistake(Enum):
     GRANTED_TOO_LONG = "a holder grants a client a whole lease, and not what remains of its own"
     GRANTED_WITHOUT_LEASE = "a holder grants a client a lease without having one"
     CLOSED_WITH_LEASE = "a client closes the session with a holder that it leaves, and keeps its lease"
+    HANDED_OVER_WITH_LEASE = "a client that goes to another holder keeps what the one that it leaves has granted"
     CLOSED_WITH_RENEWAL = "a client closes its session, and still hears the answer to an earlier renewal"
     LEFT_UNDER_CLIENTS = "who leaves does not wait for the leases of its clients"
-    REAPED_UNDER_CLIENTS = "a supervisor deletes the row of a dead member at once"
+    REAPED_UNDER_CLIENTS = "a supervisor deletes the row of a dead member at once, though it granted leases"
+    GRANTED_UNANNOUNCED = "a holder grants leases before its row says that it does"
+    REJOINED_UNANNOUNCED = "a new row does not say that clients have leases from before"
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,7 @@ class Row(NamedTuple):
         renewed: the beat has moved, but a crash would undo it (a mistake).
         known: the member that now has another row knows that this one was its own.
         late: what a renewal would acknowledge that was sent for this row and is still on its way.
+        grants: it says that clients may have leases.
     """
 
     acknowledged: int
@@ -176,6 +182,7 @@ class Row(NamedTuple):
     renewed: bool = False
     known: bool = False
     late: int | None = None
+    grants: bool = False
 
 
 class Sent(NamedTuple):
@@ -195,11 +202,13 @@ class Answered(NamedTuple):
     Parameters:
         age: since it was sent.
         grants: for how long, from then on; 0: there was no row.
+        by: the length of the leases of the holder that answered, as its name.
     """
 
     age: int
     revision: int
     grants: int
+    by: int = 0
 
 
 class Membership(Enum):
@@ -253,13 +262,20 @@ class Answer(NamedTuple):
 
 
 class Client(NamedTuple):
-    """A process that answers from memory under leases that it gets from holders."""
+    """A process that answers from memory under leases that it gets from holders.
+
+    Parameters:
+        by: the holder whose lease it has, by the length of its own.
+        left: the one whose lease it had before, with which its session is not closed yet.
+    """
 
     applied: int = 0
     lease: int = 0
     memory: Record | None = None
     renewal: Sent | Answered | None = None
     reading: Answer | None = None
+    by: int = 0
+    left: int = 0
 
 
 class Settled(NamedTuple):
@@ -482,7 +498,8 @@ class Protocol:
 
     def _all_holder_moves(self, world: World, holder: Holder) -> Iterator[tuple[str, Holder]]:
         yield from self._renewals(world, holder)
-        yield from self._look_ups(world, holder)
+        if Feature.HANDOVER not in self._features:
+            yield from self._look_ups(world, holder)
         if Feature.JOINING in self._features:
             yield from self._joins(world, holder)
             yield from self._leaves(holder)
@@ -530,6 +547,8 @@ class Protocol:
                     yield self._renewal_heard(holder, answered)
             case _:
                 pass
+        if Feature.REAPED in self._features and is_member and holder.row and not holder.row.grants:
+            yield "'s row says that it grants leases", holder._replace(row=holder.row._replace(grants=True))
         # After a wake-up. It extends no lease: it does not show that the row is still there.
         if is_member and world.revision > holder.applied:
             yield "fetches and applies the changes", holder._replace(applied=world.revision, memory=None)
@@ -601,7 +620,9 @@ class Protocol:
                 joining = holder._replace(membership=Membership.JOINING, joining=(world.revision, acknowledges))
                 yield "'s joining transaction has its snapshot", joining
             case Membership.JOINING:
-                inserted = holder._replace(membership=Membership.INSERTED, row=Row(holder.joining[1]))
+                grants = holder.bound > 0 and self._mistake is not Mistake.REJOINED_UNANNOUNCED
+                row = Row(holder.joining[1], grants=grants and Feature.REAPED in self._features)
+                inserted = holder._replace(membership=Membership.INSERTED, row=row)
                 if holder.old and holder.old.known:
                     # The new row acknowledges no more than the client has, so the old one may go, and may stay.
                     yield "'s joining transaction commits, and replaces its old row", inserted._replace(old=None)
@@ -639,8 +660,10 @@ class Protocol:
         left = holder.row and holder.row._replace(late=sent and sent.tells)
         if Feature.CRASHES in self._features:
             yield "dies", Holder(holder.length, old=left)
-            if self._mistake is Mistake.REAPED_UNDER_CLIENTS:
-                yield "dies, and its supervisor deletes its row", Holder(holder.length)
+            if Feature.REAPED in self._features and left:
+                grants = left.grants and self._mistake is not Mistake.REAPED_UNDER_CLIENTS
+                if not grants:
+                    yield "dies, and its supervisor deletes its row", Holder(holder.length)
         if Feature.REJOINING in self._features:
             yield (
                 "must join again, and flushes",
@@ -732,15 +755,20 @@ class Protocol:
         return client
 
     def _client_renewal_heard(self, client: Client, answered: Answered) -> Client:
-        age, revision, grants = answered
+        age, revision, grants, _ = answered
         late = 0 if self._mistake is Mistake.PUSH_AS_LEASE else age
         back = self._mistake is Mistake.CLIENT_GOES_BACK
-        return client._replace(
+        heard = client._replace(
             renewal=None,
             lease=max(client.lease, grants - late),
             applied=revision if back else max(client.applied, revision),
             memory=None if revision > client.applied else client.memory,
         )
+        if answered.by == client.by:
+            return heard
+        if self._mistake is not Mistake.HANDED_OVER_WITH_LEASE:
+            heard = heard._replace(lease=max(0, grants - late))
+        return heard._replace(by=answered.by, left=client.by)
 
     def _own_client_moves(self, client: Client) -> Iterator[tuple[str, Client]]:
         match client.renewal:
@@ -768,7 +796,9 @@ class Protocol:
             elif self._mistake is Mistake.CLOSED_WITH_RENEWAL:
                 closed = closed._replace(renewal=client.renewal)
             yield "hears that the client closes its session", closed, holder._replace(bound=0, reported=0)
-        if holder.membership is not Membership.MEMBER:
+        if client.left == holder.length:
+            yield "hears that the client has left it", client._replace(left=0), holder._replace(bound=0, reported=0)
+        if holder.membership is not Membership.MEMBER or not self._is_announced(holder):
             return
         grants = holder.lease
         if self._mistake is Mistake.GRANTED_WITHOUT_LEASE or (self._mistake is Mistake.GRANTED_TOO_LONG and grants):
@@ -777,14 +807,21 @@ class Protocol:
             age, reported = client.renewal
             if self._mistake is Mistake.ANSWERED_IS_APPLIED:
                 reported = max(reported, holder.applied)
+            by = holder.length if Feature.HANDOVER in self._features else 0
+            left = client.left if client.left != by else 0  # what closes an earlier session with it closes no later one
             yield (
                 "answers the renewal of the client",
-                client._replace(renewal=Answered(age, holder.applied, grants)),
+                client._replace(renewal=Answered(age, holder.applied, grants, by), left=left),
                 holder._replace(bound=max(holder.bound, grants), reported=reported),
             )
         if client.reading is None and holder.memory and holder.lease:
             answered = client._replace(reading=Answer(holder.memory, holder.applied))
             yield "answers a Verify of the client from memory", answered, holder
+
+    def _is_announced(self, holder: Holder) -> bool:
+        """Whether a holder may grant leases: its row must say so before, if its supervisor goes by that."""
+        is_needed = Feature.REAPED in self._features and self._mistake is not Mistake.GRANTED_UNANNOUNCED
+        return not is_needed or (holder.row is not None and holder.row.grants)
 
     # What must never be ---------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from keysvc.core.revision import Revision
 from keysvc.lease.news import SUBJECTS_MAX, Census, Change, Log, Member, News
+from keysvc.lease.sessions import Place
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Row:
     beat: int
     lease_ms: int
     report: dict[str, Any]
+    grants: bool
 
 
 @dataclass
@@ -84,7 +86,14 @@ class Twin:
 
     # Members --------------------------------------------------------------------------------------------------------
 
-    def join(self, member_id: UUID, host: str, lease_ms: int, instead_of: Collection[UUID]) -> Log | None:
+    def join(
+        self,
+        member_id: UUID,
+        host: str,
+        lease_ms: int,
+        instead_of: Collection[UUID],
+        acknowledged: Place | None = None,
+    ) -> Log | None:
         """Insert a member."""
         if self.is_clock_locked:
             raise BlockedError
@@ -93,16 +102,36 @@ class Twin:
             self.rows.pop(earlier, None)
         if lease_ms > self.lease_ms_max:
             return None
-        self.rows[member_id] = Row(member_id, host, self.seq, 0, lease_ms, {})
+        seq = self.seq
+        if acknowledged is not None:
+            is_of_log = (acknowledged.epoch, acknowledged.timeline) == (self.epoch, self.timeline)
+            seq = min(seq, acknowledged.seq) if is_of_log else 0
+        self.rows[member_id] = Row(member_id, host, seq, 0, lease_ms, {}, acknowledged is not None)
         return self.where()
 
-    def renew(self, member_id: UUID, applied: Log, report: dict[str, Any] | None) -> News | None:
+    def announce(self, member_id: UUID) -> bool:
+        """Say that clients may have leases from a member."""
+        row = self.rows.get(member_id)
+        if row is None:
+            return False
+        self._write()
+        row.grants = True
+        return True
+
+    def remove(self, first: UUID, last: UUID, *, granting: bool) -> None:
+        """Delete the members of a process that has ended."""
+        self._write()
+        for member_id, row in list(self.rows.items()):
+            if first <= member_id <= last and (granting or not row.grants):
+                del self.rows[member_id]
+
+    def renew(self, member_id: UUID, applied: Log, acknowledged: int, report: dict[str, Any] | None) -> News | None:
         """Acknowledge."""
         row = self.rows.get(member_id)
         if row is None or self.seq < applied.seq or (self.epoch, self.timeline) != (applied.epoch, applied.timeline):
             return None
         self._write()
-        row.applied, row.beat = applied.seq, row.beat + 1
+        row.applied, row.beat = max(row.applied, acknowledged), row.beat + 1
         if report is not None:
             row.report = report
         return self.fetch(applied.seq)
@@ -221,16 +250,30 @@ class TwinMembership:
         self._carry = carry
         self._twin = twin
 
-    async def join(self, member_id: UUID, *, host: str, lease_ms: int, instead_of: Collection[UUID]) -> Log | None:
+    async def join(
+        self,
+        member_id: UUID,
+        *,
+        host: str,
+        lease_ms: int,
+        instead_of: Collection[UUID],
+        acknowledged: Place | None = None,
+    ) -> Log | None:
         """As the real one."""
         earlier = list(instead_of)
         return await self._carry(
-            "join", lambda: self._twin.join(member_id, host, lease_ms, earlier), is_repeatable=False
+            "join", lambda: self._twin.join(member_id, host, lease_ms, earlier, acknowledged), is_repeatable=False
         )
 
-    async def renew(self, member_id: UUID, applied: Log, report: dict[str, Any] | None) -> News | None:
+    async def renew(
+        self, member_id: UUID, applied: Log, acknowledged: int, report: dict[str, Any] | None
+    ) -> News | None:
         """As the real one."""
-        return await self._carry("renew", lambda: self._twin.renew(member_id, applied, report))
+        return await self._carry("renew", lambda: self._twin.renew(member_id, applied, acknowledged, report))
+
+    async def announce(self, member_id: UUID) -> bool:
+        """As the real one."""
+        return await self._carry("announce", lambda: self._twin.announce(member_id))
 
     async def fetch(self, applied: int) -> News:
         """As the real one."""

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from keysvc.v1 import key_pb2, key_service_pb2, usage_service_pb2, workspace_service_pb2
+from keysvc.v1 import key_pb2, usage_service_pb2, workspace_service_pb2
 from tests.deployment import WORKSPACE, Client, Deployment, Refused, request_id, settled
 
 
@@ -200,7 +200,7 @@ async def test_expiry_follows_the_workspace(operator: Client) -> None:
 async def test_what_is_not_built_says_so(operator: Client) -> None:
     """RPCs, filters and settings that come later are UNIMPLEMENTED, never silently ignored."""
     for attempt in (
-        operator.call(operator.keys.RenewLease, key_service_pb2.RenewLeaseRequest()),
+        operator.call(operator.usage.ListAnomalies, usage_service_pb2.ListAnomaliesRequest()),
         operator.call(operator.usage.QueryUsage, usage_service_pb2.QueryUsageRequest(start_time={"seconds": 1})),
         operator.call(operator.usage.QueryUsage, usage_service_pb2.QueryUsageRequest(groups=[1, 5])),
         operator.list(rotation_overdue=True),

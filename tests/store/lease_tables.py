@@ -11,7 +11,8 @@ import psycopg
 
 from keysvc.service.ports import Membership as MembershipPort
 from keysvc.service.ports import Registry as RegistryPort
-from keysvc.store.leases import TIMELINE, Listener, Membership, Registry
+from keysvc.store.database import Database
+from keysvc.store.leases import TIMELINE, Listener, Membership, Registry, remove_members
 from keysvc.store.line import Line
 from tests.lease.twin import BlockedError, Twin, TwinMembership, TwinRegistry
 
@@ -36,6 +37,10 @@ class Tables(Protocol):
 
     def changing(self) -> Any:
         """A change that takes its revision, and commits it at the end of the block."""
+        ...
+
+    async def remove(self, first: UUID, last: UUID, *, granting: bool) -> None:
+        """Remove the members of a process that has ended."""
         ...
 
     async def trim(self) -> None:
@@ -68,6 +73,7 @@ class RealTables:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._database = Database(url, limit_seconds=PATIENT_SECONDS)
         self._lines = [Line(url, f"test {number}", PATIENT_SECONDS) for number in range(2)]
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._listener: Listener | None = None
@@ -82,6 +88,7 @@ class RealTables:
             await self._connection.close()
         for line in self._lines:
             await line.close()
+        await self._database.close()
 
     async def _execute(self, statement: str, *values: object) -> psycopg.AsyncCursor[Any]:
         """Execute a statement, in the transaction that there is, or in one of its own."""
@@ -113,6 +120,10 @@ class RealTables:
         await self._execute("BEGIN")
         yield await self.change()
         await self._execute("COMMIT")
+
+    async def remove(self, first: UUID, last: UUID, *, granting: bool) -> None:
+        """As the supervisor does."""
+        await remove_members(self._database, first, last, granting=granting)
 
     async def trim(self) -> None:
         """As ``Sweeper.trim_changes``."""
@@ -177,6 +188,10 @@ class TwinTables:
         yield self._twin.seq + 1
         self._twin.is_clock_locked = False
         self._twin.change("keys", ())
+
+    async def remove(self, first: UUID, last: UUID, *, granting: bool) -> None:
+        """Remove them."""
+        self._twin.remove(first, last, granting=granting)
 
     async def trim(self) -> None:
         """Trim."""

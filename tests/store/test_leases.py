@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from keysvc.core.revision import Revision
 from keysvc.lease.news import SUBJECTS_MAX, Census, Log, Member, News
-from keysvc.store.database import Database
-from keysvc.store.leases import remove_members
+from keysvc.lease.sessions import Place
 from tests.store.lease_tables import RealTables, Tables, TwinTables
 
 A, B = UUID(int=0xA), UUID(int=0xB)
@@ -99,14 +98,14 @@ async def test_a_renewal_acknowledges_and_brings_what_is_new(tables: Tables) -> 
     await tables.change("keys", KEYS)
     await tables.change("workspaces", KEYS[:1], restrictive=False)
     await tables.change("refusals", restrictive=False)
-    news = await tables.membership.renew(A, log, None)
+    news = await tables.membership.renew(A, log, log.seq, None)
     assert told(news) == [("keys", KEYS), ("workspaces", KEYS[:1]), ("refusals", [])]
     assert news is not None
     assert (news.log.epoch, news.log.timeline, news.log.seq) == (log.epoch, log.timeline, 3)
     assert news.log.at >= log.at
     assert await rows(tables) == [Member(A, "one", applied=0, beat=1, lease_ms=3000)]
-    assert told(await tables.membership.renew(A, replace(log, seq=2), {})) == [("refusals", [])]
-    assert told(await tables.membership.renew(A, news.log, None)) == []
+    assert told(await tables.membership.renew(A, replace(log, seq=2), 2, {})) == [("refusals", [])]
+    assert told(await tables.membership.renew(A, news.log, news.log.seq, None)) == []
     assert await rows(tables) == [Member(A, "one", applied=3, beat=3, lease_ms=3000)]
 
 
@@ -119,16 +118,16 @@ async def test_a_renewal_acknowledges_nothing_of_another_log(tables: Tables, oth
     """Its number would mean another change there: the row stays as it is."""
     log = await join(tables)
     await tables.change()
-    assert await tables.membership.renew(A, replace(log, **other), None) is None
+    assert await tables.membership.renew(A, replace(log, **other), log.seq, None) is None
     assert await rows(tables) == [Member(A, "one", applied=0, beat=0, lease_ms=3000)]
 
 
 async def test_a_renewal_finds_no_row_of_somebody_who_is_no_member(tables: Tables) -> None:
     """Neither before it has joined, nor after its row is gone."""
     log = await join(tables)
-    assert await tables.membership.renew(B, log, None) is None
+    assert await tables.membership.renew(B, log, log.seq, None) is None
     await tables.membership.leave([A, B])
-    assert await tables.membership.renew(A, log, None) is None
+    assert await tables.membership.renew(A, log, log.seq, None) is None
     assert await rows(tables) == []
 
 
@@ -151,7 +150,7 @@ async def test_who_is_behind_the_log_is_told_so(tables: Tables) -> None:
     await tables.registry.mark_final([1, 2])
     await tables.trim()
     assert told(await tables.membership.fetch(1)) is None
-    assert told(await tables.membership.renew(A, log, None)) is None
+    assert told(await tables.membership.renew(A, log, log.seq, None)) is None
     assert told(await tables.membership.fetch(2)) == [("keys", KEYS)]
     await tables.trim()
     assert told(await tables.membership.fetch(2)) == [("keys", KEYS)]
@@ -196,7 +195,7 @@ async def test_a_row_is_collected_only_as_it_was_seen(tables: Tables) -> None:
     """A member that has renewed since stays."""
     log = await join(tables)
     (seen,) = await rows(tables)
-    await tables.membership.renew(A, log, None)
+    await tables.membership.renew(A, log, log.seq, None)
     await tables.registry.collect(seen)
     (seen,) = await rows(tables)
     assert seen.beat == 1
@@ -229,10 +228,10 @@ async def test_another_epoch_is_another_log(tables: Tables) -> None:
     """Members of the old one acknowledge nothing in it."""
     log = await join(tables)
     await tables.begin_epoch()
-    assert await tables.membership.renew(A, log, None) is None
+    assert await tables.membership.renew(A, log, log.seq, None) is None
     again = await join(tables, B, A)
     assert again.epoch != log.epoch
-    assert told(await tables.membership.renew(B, again, None)) == []
+    assert told(await tables.membership.renew(B, again, again.seq, None)) == []
 
 
 async def test_wake_ups_are_heard(tables: Tables) -> None:
@@ -251,7 +250,15 @@ async def test_wake_ups_are_heard(tables: Tables) -> None:
 MEMBERS = st.integers(0, 2)
 SEQS = st.integers(0, 5)
 OPERATIONS = st.one_of(
-    st.tuples(st.just("join"), MEMBERS, st.sampled_from([1000, 3000, 3001]), st.lists(MEMBERS, max_size=2)),
+    st.tuples(
+        st.just("join"),
+        MEMBERS,
+        st.sampled_from([1000, 3000, 3001]),
+        st.lists(MEMBERS, max_size=2),
+        st.none() | st.tuples(SEQS, st.booleans()),
+    ),
+    st.tuples(st.just("announce"), MEMBERS),
+    st.tuples(st.just("remove"), MEMBERS, MEMBERS, st.booleans()),
     st.tuples(st.just("renew"), MEMBERS, SEQS),
     st.tuples(st.just("fetch"), SEQS),
     st.tuples(st.just("leave"), st.lists(MEMBERS, max_size=2)),
@@ -263,7 +270,7 @@ OPERATIONS = st.one_of(
 )
 
 
-async def answers(  # noqa: C901 (one case for each)
+async def answers(  # noqa: C901, PLR0912 (one case for each)
     tables: Tables, operations: Sequence[tuple[Any, ...]]
 ) -> list[object]:
     """What is answered to each operation, and what members there are then, but for times and epochs."""
@@ -272,15 +279,20 @@ async def answers(  # noqa: C901 (one case for each)
     found: list[object] = []
     for name, *values in operations:
         match name, values:
-            case "join", [member, lease_ms, earlier]:
+            case "join", [member, lease_ms, earlier, reported]:
                 instead_of = [UUID(int=each) for each in earlier if each != member]
                 await tables.membership.leave([UUID(int=member)])  # no id is used twice
+                place = reported and Place(log.epoch if reported[1] else uuid4(), log.timeline, reported[0])
                 answer: Any = await tables.membership.join(
-                    UUID(int=member), host="one", lease_ms=lease_ms, instead_of=instead_of
+                    UUID(int=member), host="one", lease_ms=lease_ms, instead_of=instead_of, acknowledged=place
                 )
                 answer = answer and answer.seq
+            case "announce", [member]:
+                answer = await tables.membership.announce(UUID(int=member))
+            case "remove", [first, last, granting]:
+                answer = await tables.remove(UUID(int=first), UUID(int=last), granting=granting)
             case "renew", [member, seq]:
-                news = await tables.membership.renew(UUID(int=member), replace(log, seq=seq), None)
+                news = await tables.membership.renew(UUID(int=member), replace(log, seq=seq), seq, None)
                 answer = news and (news.log.seq, told(news))
             case "fetch", [seq]:
                 news = await tables.membership.fetch(seq)
@@ -322,15 +334,22 @@ def test_the_twin_answers_as_postgresql_does(database_url: str) -> None:
             runner.run(real.close())
 
 
-async def test_members_are_removed_by_a_range_of_ids(database_url: str) -> None:
+async def test_members_are_removed_by_a_range_of_ids(tables: Tables) -> None:
     """Both ends belong to it, and nobody beside it is touched."""
-    tables, database = RealTables(database_url), Database(database_url, limit_seconds=LIMIT_SECONDS)
-    try:
-        for number in range(9, 15):
-            await join(tables, UUID(int=number))
-        await remove_members(database, UUID(int=10), UUID(int=13))
-        census = await tables.registry.count(LIMIT_SECONDS)
-        assert {member.id.int for member in census.members} == {9, 14}
-    finally:
-        await database.close()
-        await tables.close()
+    for number in range(9, 15):
+        await join(tables, UUID(int=number))
+    await tables.remove(UUID(int=10), UUID(int=13), granting=False)
+    assert {member.id.int for member in await rows(tables)} == {9, 14}
+
+
+async def test_a_member_that_grants_leases_stays_until_these_have_ended(tables: Tables) -> None:
+    """Whether it has said so itself, or has joined again while clients had leases from it."""
+    log = await join(tables)
+    assert await tables.membership.announce(A)
+    place = Place(log.epoch, log.timeline, log.seq)
+    assert await tables.membership.join(B, host="one", lease_ms=3000, instead_of=(), acknowledged=place)
+    await tables.remove(A, B, granting=False)
+    assert [member.id for member in await rows(tables)] == [A, B]
+    await tables.remove(A, B, granting=True)
+    assert not await rows(tables)
+    assert not await tables.membership.announce(A)

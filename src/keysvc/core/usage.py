@@ -77,18 +77,23 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
-    """Work that a caller reports.
+    """Work that a caller reports, or Verifies that it has answered by itself, or both.
 
     Parameters:
+        outcome: None: no work is reported.
         count: how many equal events.
         units: of all of them together.
+        verdict: of the Verifies; None: there were none that are not counted yet.
+        last_time: of the last Verify; None: now.
     """
 
     key_id: UUID
     secret_id: str
-    outcome: Outcome
+    outcome: Outcome | None
     count: int
     units: int
+    verdict: Verdict | None = None
+    last_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +179,18 @@ def tally(records: Iterable[tuple[str, UsageRecord]]) -> dict[Counter, Tally]:
     Parameters:
         records: each with the workspace of its key.
     """
-    sums: dict[str, list[Any]] = {}
+    work: dict[str, list[Any]] = {}
+    verifies: dict[Counter, Tally] = {}
     for workspace, record in records:
-        found = sums.get(record.secret_id)
-        if found is None:
-            found = sums[record.secret_id] = [Counter(workspace, record.key_id, record.secret_id, None), 0, 0, 0]
-        found[1 if record.outcome is Outcome.SUCCESS else 2] += record.count
-        found[3] += record.units
-    return {counter: Tally(0, *numbers) for counter, *numbers in sums.values()}
+        if record.verdict is not None:
+            counter = Counter(workspace, record.key_id, record.secret_id, record.verdict)
+            before = verifies.get(counter, Tally())
+            last_time = max(filter(None, (before.last_time, record.last_time)), default=None)
+            verifies[counter] = Tally(before.verify_count + record.count, last_time=last_time)
+        if record.outcome is not None:
+            found = work.get(record.secret_id)
+            if found is None:
+                found = work[record.secret_id] = [Counter(workspace, record.key_id, record.secret_id, None), 0, 0, 0]
+            found[1 if record.outcome is Outcome.SUCCESS else 2] += record.count
+            found[3] += record.units
+    return verifies | {counter: Tally(0, *numbers) for counter, *numbers in work.values()}

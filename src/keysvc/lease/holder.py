@@ -14,6 +14,7 @@ from keysvc.core.revision import Revision
 from keysvc.core.verdict import Record, Verdict
 from keysvc.lease.memory import Memory
 from keysvc.lease.news import SUBJECTS_MAX, Log, News
+from keysvc.lease.recent import Recent
 from keysvc.lease.terms import Clock, Terms
 
 NOT_ANCHORED: Final = (-math.inf, datetime.min.replace(tzinfo=UTC))
@@ -66,6 +67,7 @@ class Holder:
 
     def __init__(self, memory: Memory, terms: Terms, clock: Clock) -> None:
         self.memory = memory
+        self.recent = Recent()
         self.terms = terms
         self._clock = clock
         self._member_id: UUID | None = None
@@ -109,6 +111,10 @@ class Holder:
         sent, at = self._anchor
         return Footing(standing, at + timedelta(0, now - sent), self.revision)
 
+    def lease_left(self, now: float) -> float:
+        """How long its lease lasts; 0 or less: it has none."""
+        return self._deadline - now
+
     def _standing(self, now: float) -> Standing:
         if now < self._deadline:
             return Standing.LEASE
@@ -122,6 +128,7 @@ class Holder:
         self.lose()
         self._member_id = member_id
         self._log = log
+        self.recent.begin(log.seq)
 
     def renewed(self, sent: float, news: News | None) -> Outcome:
         """A renewal was answered.
@@ -138,6 +145,7 @@ class Holder:
         if was_paused:
             self._deadline = -math.inf
             self.memory.flush()
+            self.recent.begin(news.log.seq)
             self._log = news.log
             return Outcome.PAUSED
         has_moved = self._apply(news)
@@ -201,9 +209,11 @@ class Holder:
         """Forget what has changed, then say that it is applied (I2); whether there was anything."""
         if news.changes is None or sum(len(change.subject_ids) for change in news.changes) > SUBJECTS_MAX:
             self.memory.flush()
+            self.recent.begin(news.log.seq)
         else:
             for change in news.changes:
                 self.memory.drop(change.kind, change.subject_ids)
+            self.recent.add(news.changes, news.log.seq)
         has_moved = news.log.seq > self.applied.seq
         self._log = news.log
         return has_moved

@@ -9,7 +9,7 @@ chain of interceptors is the slowest way to do four things on each call.
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeAlias
 from uuid import uuid4
@@ -32,8 +32,11 @@ from keysvc.service.callers import Call, Caller, Callers
 Handler: TypeAlias = Callable[[Any, Call], Awaitable[Message | bytes]]
 """Takes a request and returns the answer, or what it is on the wire."""
 
-Serve: TypeAlias = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[bytes]]
-"""What gRPC calls."""
+StreamHandler: TypeAlias = Callable[[Any, Call], AsyncIterator[Message]]
+"""Takes a request and gives answers, one after the other."""
+
+Serve: TypeAlias = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[bytes | None]]
+"""What gRPC calls; None: the answers have been written."""
 
 Fast: TypeAlias = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], bytes | Awaitable[bytes] | None]
 """Answers without the door, at once or later; None: the call must come through the door."""
@@ -75,27 +78,31 @@ class Door:
     ) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """The gRPC handler of one method, on bytes."""
         name = f"{method.containing_service.full_name}/{method.name}"
-        handle: Handler = getattr(servicer, method.name, None) or _not_built(name)
-        serve = self._serve(name, PERMISSIONS[name], GetMessageClass(method.input_type), handle)
+        handle = getattr(servicer, method.name, None)
+        deliver = _in_stream if method.server_streaming and handle else _at_once
+        serve = self._serve(name, GetMessageClass(method.input_type), deliver, handle or _not_built(name))
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(serve)
         return grpc.unary_unary_rpc_method_handler(_first(fast, serve) if fast else serve)
 
-    def _serve(self, name: str, permission: Permission, request_class: type[Message], handle: Handler) -> Serve:
-        """The function that gRPC calls."""
+    def _serve(self, name: str, request_class: type[Message], deliver: "_Deliver", handle: Any) -> Serve:  # noqa: ANN401
+        """The function that gRPC calls.
+
+        Parameters:
+            deliver: has ``handle`` answer.
+        """
+        permission = PERMISSIONS[name]
         quiet = permission in _BUSY
 
-        async def answer(raw: bytes, call: Call) -> bytes:
+        def read(raw: bytes, call: Call) -> Message:
             if not call.caller.may(permission):
                 raise PermissionDenied(f"{name} needs the permission {permission}", permission=permission)
             try:
-                request = request_class.FromString(raw)
+                return request_class.FromString(raw)
             except DecodeError:
                 raise InvalidArgument([], f"the bytes are no {request_class.DESCRIPTOR.full_name}") from None
-            response = await handle(request, call)
-            return response if isinstance(response, bytes) else response.SerializeToString()
 
-        async def serve(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
+        async def serve(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes | None:
             started = time.monotonic()
             sent = context.invocation_metadata() or ()
             metadata = dict(sent)
@@ -113,10 +120,11 @@ class Door:
                     call = Call(
                         caller, name, request_id, "" if address is None else str(address), context.time_remaining
                     )
-                    response = await answer(raw, call)
+                    response = await deliver(handle, read(raw, call), call, context)
                 except asyncio.CancelledError:
                     # The caller went away or ran out of time; what was begun in the database is finished.
-                    _log.info("call cancelled", method=name, caller=caller and caller.name)
+                    if deliver is not _in_stream:
+                        _log.info("call cancelled", method=name, caller=caller and caller.name)
                     raise
                 except Exception as error:  # noqa: BLE001 (see ``refuse``)
                     log_call(name, caller, error, time.monotonic() - started, quiet=quiet)
@@ -128,10 +136,31 @@ class Door:
         return serve
 
 
+async def _at_once(
+    handle: Handler, request: Message, call: Call, _context: "grpc.aio.ServicerContext[Any, Any]"
+) -> bytes:
+    """Have a handler answer."""
+    response = await handle(request, call)
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+async def _in_stream(
+    handle: StreamHandler, request: Message, call: Call, context: "grpc.aio.ServicerContext[Any, Any]"
+) -> None:
+    """Have a handler answer for as long as it likes."""
+    async for response in handle(request, call):
+        await context.write(response.SerializeToString())
+
+
+_Deliver: TypeAlias = Callable[
+    [Any, Message, Call, "grpc.aio.ServicerContext[Any, Any]"], Coroutine[Any, Any, bytes | None]
+]
+
+
 def _first(fast: Fast, serve: Serve) -> Serve:
     """The function that gRPC calls, of a method that has a way past the door."""
 
-    async def answer(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
+    async def answer(raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes | None:
         given = fast(raw, context)
         if given is None:
             return await serve(raw, context)

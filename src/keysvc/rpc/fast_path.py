@@ -22,6 +22,7 @@ from keysvc.core.permission import Permission
 from keysvc.core.verdict import Record, Verdict
 from keysvc.rpc.door import log_call, new_request_id, refuse, sent_request_id
 from keysvc.rpc.refusals import Refusals, log_refusals
+from keysvc.rpc.translate.leases import Memos
 from keysvc.rpc.translate.verify import Answers, read_verify
 from keysvc.service.callers import Caller, Callers, Recalled
 from keysvc.service.verifying import Answer, Ground, Unknown, Verifying, basis_of
@@ -56,13 +57,17 @@ class FastPath:
         callers: authenticates them.
         verifying: judges.
         answers: writes answers.
+        memos: writes what clients need that remember answers.
         refusals: knows which ones to log.
     """
 
-    def __init__(self, callers: Callers, verifying: Verifying, answers: Answers, refusals: Refusals) -> None:
+    def __init__(
+        self, callers: Callers, verifying: Verifying, answers: Answers, memos: Memos, refusals: Refusals
+    ) -> None:
         self._callers = callers
         self._verifying = verifying
         self._answers = answers
+        self._memos = memos
         self._refusals = refusals
 
     def verify(self, raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes | Awaitable[bytes] | None:
@@ -106,24 +111,26 @@ class FastPath:
         caller = recalled.caller
         answer = verifying.recall(presentation, caller.workspaces, ground)
         verifying.count(_VALID, recalled.record, ground.at)
+        epoch = self._memos.epoch() if request.memo else ""
         if isinstance(answer, Unknown):
-            return self._look_up(answer, caller, reply)
+            return self._look_up(answer, caller, epoch, reply)
         verifying.count(answer.verdict, answer.record, ground.at)
+        memo = self._memos.write(answer, caller, epoch)
         # A call with a trace id of its own does not come again; one that asks for a revision may be refused one day.
         if answer.verdict is _VALID and not request.request_id and presentation.at_least is None:
-            self._keep(mark, answer, recalled)
-        return self._give(answer, caller, reply)
+            self._keep(mark, answer, memo, recalled)
+        return self._give(answer, memo, caller, reply)
 
-    def _keep(self, mark: bytes, answer: Answer, recalled: Recalled) -> None:
-        """Know a call again that was answered VALID."""
+    def _keep(self, mark: bytes, answer: Answer, memo: bytes, recalled: Recalled) -> None:
+        """Know a call again that was answered VALID. What is forgotten with the lease is forgotten before its epoch."""
         known, record = self._verifying.memory.derived, answer.record
         if record is not None:
             if len(known) >= REPEATED_MAX:
                 known.clear()
             ends_at = min(recalled.ends_at, record.ends_at)
-            known[mark] = _Repeated(self._answers.head(record), recalled.record, record, ends_at)
+            known[mark] = _Repeated(self._answers.head(record) + memo, recalled.record, record, ends_at)
 
-    async def _look_up(self, unknown: Unknown, caller: Caller, reply: "_Reply") -> bytes:
+    async def _look_up(self, unknown: Unknown, caller: Caller, epoch: str, reply: "_Reply") -> bytes:
         """The answer to a call that memory has no answer to."""
         began = time.monotonic()
         try:
@@ -132,16 +139,16 @@ class FastPath:
             with reply.logging() as request_id:
                 log_call(_METHOD, caller, error, time.monotonic() - began, quiet=True)
             return await refuse(reply.context, error, request_id)
-        return self._give(answer, caller, reply)
+        return self._give(answer, self._memos.write(answer, caller, epoch), caller, reply)
 
-    def _give(self, answer: Answer, caller: Caller, reply: "_Reply") -> bytes:
+    def _give(self, answer: Answer, memo: bytes, caller: Caller, reply: "_Reply") -> bytes:
         """An answer on the wire."""
         if answer.verdict is not _VALID and (refusals := self._refusals.find((answer,))):
             with reply.logging():
                 log_refusals(refusals, caller)
         else:
             reply.tell_request_id()
-        return self._answers.write(answer)
+        return self._answers.write(answer) + memo
 
 
 class _Reply(NamedTuple):

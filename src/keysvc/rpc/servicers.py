@@ -1,9 +1,12 @@
 """The services of the contract: translate in, call, translate out. What happens around that is in ``door``."""
 
+from collections.abc import AsyncIterator
+
 from keysvc.rpc.refusals import Refusals, log_refusals
-from keysvc.rpc.translate import audit, keys, usage, verify, workspaces
+from keysvc.rpc.translate import audit, keys, leases, usage, verify, workspaces
 from keysvc.rpc.translate.receipts import receipt_message
 from keysvc.service.callers import Call
+from keysvc.service.granting import Granting
 from keysvc.service.issuing import Issuing
 from keysvc.service.lifecycle import Lifecycle
 from keysvc.service.reading import Reading
@@ -34,7 +37,9 @@ class KeyServicer:
         reading: Reading,
         verifying: Verifying,
         recording: Recording,
+        granting: Granting,
         answers: verify.Answers,
+        memos: leases.Memos,
         refusals: Refusals,
     ) -> None:
         self._issuing = issuing
@@ -44,7 +49,9 @@ class KeyServicer:
         self._reading = reading
         self._verifying = verifying
         self._recording = recording
+        self._granting = granting
         self._answers = answers
+        self._memos = memos
         self._refusals = refusals
 
     async def Create(self, request: key_service_pb2.CreateRequest, call: Call) -> key_service_pb2.CreateResponse:
@@ -101,19 +108,42 @@ class KeyServicer:
 
     async def Verify(self, request: verify_pb2.VerifyRequest, call: Call) -> bytes:
         """Verify a presentation."""
+        epoch = self._memos.epoch() if request.memo else ""
         answer = await self._verifying.verify(verify.read_verify(request), call.caller.workspaces)
         log_refusals(self._refusals.find([answer]), call.caller)
-        return self._answers.write(answer)
+        return self._answers.write(answer) + self._memos.write(answer, call.caller, epoch)
 
     async def VerifyBatch(self, request: verify_pb2.VerifyBatchRequest, call: Call) -> verify_pb2.VerifyBatchResponse:
         """Verify several presentations."""
+        epoch = self._memos.epoch()
         answers = await self._verifying.verify_batch(verify.read_verify_batch(request), call.caller.workspaces)
         log_refusals(self._refusals.find(answers), call.caller)
-        return self._answers.write_batch(answers)
+        written = (
+            self._answers.write(answer) + self._memos.write(answer, call.caller, epoch if each.memo else "")
+            for each, answer in zip(request.requests, answers, strict=True)
+        )
+        return verify_pb2.VerifyBatchResponse(responses=map(verify_pb2.VerifyResponse.FromString, written))
 
     async def RecordUsage(self, request: usage_pb2.RecordUsageRequest, call: Call) -> usage_pb2.RecordUsageResponse:
         """Record what was done with keys."""
         return usage.recorded_message(await self._recording.record(call, usage.read_report(request)))
+
+    async def RenewLease(
+        self, request: key_service_pb2.RenewLeaseRequest, call: Call
+    ) -> key_service_pb2.RenewLeaseResponse:
+        """Let a client answer from its own memory."""
+        session_id, place, close, stale = leases.read_renewal(request)
+        if close:
+            self._granting.close(call, session_id)
+            return key_service_pb2.RenewLeaseResponse()
+        return self._memos.granted_message(await self._granting.renew(call, session_id, place, stale=stale))
+
+    async def WatchWakeUps(
+        self, _request: key_service_pb2.WatchWakeUpsRequest, _call: Call
+    ) -> AsyncIterator[key_service_pb2.WatchWakeUpsResponse]:
+        """Tell a client when to renew."""
+        async for revision in self._granting.watch():
+            yield key_service_pb2.WatchWakeUpsResponse(revision=str(revision))
 
 
 class WorkspaceServicer:

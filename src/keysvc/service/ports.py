@@ -15,6 +15,7 @@ from keysvc.core.verdict import Snapshot
 from keysvc.core.workspace import Workspace
 from keysvc.lease.barrier import Commit
 from keysvc.lease.news import Census, Log, Member, News
+from keysvc.lease.sessions import Place
 
 T = TypeVar("T")
 
@@ -214,12 +215,29 @@ class Listings(Protocol):
 class Membership(Protocol):
     """What a holder asks. Every method raises ``Unavailable`` if no answer came in time; a later one is thrown away."""
 
-    async def join(self, member_id: UUID, *, host: str, lease_ms: int, instead_of: Collection[UUID]) -> Log | None:
-        """Insert a member, durably, that has applied what there is, and delete others; None: the lease is too long."""
+    async def join(
+        self,
+        member_id: UUID,
+        *,
+        host: str,
+        lease_ms: int,
+        instead_of: Collection[UUID],
+        acknowledged: Place | None = None,
+    ) -> Log | None:
+        """Insert a member, durably, and delete others; None: the lease is too long.
+
+        It acknowledges what there is; no more than ``acknowledged`` if clients may have leases from it.
+        """
         ...
 
-    async def renew(self, member_id: UUID, applied: Log, report: dict[str, Any] | None) -> News | None:
-        """Acknowledge, and read what is new since; None: there is no such member of this log."""
+    async def renew(
+        self, member_id: UUID, applied: Log, acknowledged: int, report: dict[str, Any] | None
+    ) -> News | None:
+        """Acknowledge, and read what is new since ``applied``; None: there is no such member of this log."""
+        ...
+
+    async def announce(self, member_id: UUID) -> bool:
+        """Say, durably, that clients may have leases from a member; whether there is such a member."""
         ...
 
     async def fetch(self, applied: int) -> News:

@@ -10,6 +10,7 @@ import structlog
 
 from keysvc.core.errors import Unavailable
 from keysvc.lease.holder import Holder, Outcome
+from keysvc.lease.sessions import Sessions
 from keysvc.lease.terms import Clock
 from keysvc.service.ports import Membership
 
@@ -27,6 +28,7 @@ class Renewing:
 
     Parameters:
         holder: whose lease it is.
+        sessions: of clients that have leases from it.
         membership: where its row is.
         host: by which operators know it.
         new_id: makes member ids.
@@ -37,6 +39,7 @@ class Renewing:
     def __init__(  # noqa: PLR0913 (one for each thing that a member needs)
         self,
         holder: Holder,
+        sessions: Sessions,
         membership: Membership,
         *,
         host: str,
@@ -45,6 +48,7 @@ class Renewing:
         clock: Clock,
     ) -> None:
         self._holder = holder
+        self._sessions = sessions
         self._membership = membership
         self._host = host
         self._new_id = new_id
@@ -52,6 +56,11 @@ class Renewing:
         self._clock = clock
         self._rows: list[UUID] = []
         self._heard = -1
+        self._acknowledged = -1
+        self.moved: Callable[[], None] = lambda: None
+        """Is told that changes have been applied, for those who wait for them."""
+        self.announced: Callable[[], None] = lambda: None
+        """Is told that our row says that clients may have leases from us."""
         self._signal = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
@@ -67,11 +76,16 @@ class Renewing:
         self._running = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Give up the lease, then the membership: the row stands for as long as anything is answered from memory."""
+        """Give up the lease, then the membership: the row stands for as long as anything is answered from memory.
+
+        Where a client may still do so, somebody else deletes the row: the supervisor, or a collector.
+        """
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         self._holder.lose()
+        if self._sessions.ends_at > self._clock():
+            return
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await self._membership.leave(self._rows)
@@ -81,6 +95,14 @@ class Renewing:
         # What is applied is being acknowledged already: another server may have been quicker to say it.
         if seq > self._heard and (self._holder.member_id is None or seq > self._holder.applied.seq):
             self._heard = seq
+            self._signal.set()
+
+    def acknowledge(self) -> None:
+        """A client has said what it has applied, or has asked for its first lease: tell the database, now."""
+        sessions = self._sessions
+        if self._holder.member_id is None:
+            return
+        if sessions.is_wanted > sessions.is_announced or sessions.acknowledged() > self._acknowledged:
             self._signal.set()
 
     async def _run(self) -> None:
@@ -108,12 +130,22 @@ class Renewing:
         self._holder.lose()
         member_id = self._new_id()
         earlier, self._rows = self._rows, [*self._rows, member_id]
-        terms = self._holder.terms
-        log = await self._membership.join(member_id, host=self._host, lease_ms=terms.lease_ms, instead_of=earlier)
+        terms, sessions = self._holder.terms, self._sessions
+        sessions.is_announced = False
+        acknowledged = sessions.acknowledged_anew()
+        log = await self._membership.join(
+            member_id,
+            host=self._host,
+            lease_ms=terms.lease_ms,
+            instead_of=earlier,
+            acknowledged=acknowledged,
+        )
         if log is None:
             raise LeaseTooLongError(f"a lease of {terms.lease_ms} ms is longer than this database allows")
         self._rows = [member_id]
         self._heard = log.seq
+        self._acknowledged = -1
+        sessions.is_announced = acknowledged is not None
         self._holder.joined(member_id, log)
 
     async def _round(self) -> bool:
@@ -128,9 +160,16 @@ class Renewing:
         if self._heard > holder.applied.seq and not await self._fetch():
             return True
         member_id, applied = holder.member_id, holder.applied
+        sessions = self._sessions
+        if sessions.is_wanted and not sessions.is_announced:
+            sessions.is_announced = await self._membership.announce(member_id)
+            self.announced()
+        self._acknowledged = sessions.acknowledged()
         sent = self._clock()
-        news = await self._membership.renew(member_id, applied, self._report())
+        news = await self._membership.renew(member_id, applied, self._acknowledged, self._report())
         outcome = holder.renewed(sent, news)
+        if outcome is not Outcome.EXTENDED:
+            self.moved()
         if outcome is Outcome.LOST:
             _log.warning("lease lost: joining again")
         elif outcome is Outcome.PAUSED:
@@ -140,7 +179,10 @@ class Renewing:
     async def _fetch(self) -> bool:
         """Apply what we were woken for, so that one renewal acknowledges it; False: we are no member any more."""
         woken_for = self._heard
-        if self._holder.fetched(await self._membership.fetch(self._holder.applied.seq)) is Outcome.LOST:
+        outcome = self._holder.fetched(await self._membership.fetch(self._holder.applied.seq))
+        if outcome is not Outcome.EXTENDED:
+            self.moved()
+        if outcome is Outcome.LOST:
             return False
         if self._heard == woken_for:
             self._heard = (

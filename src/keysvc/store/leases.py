@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keysvc.core.revision import Revision
 from keysvc.lease.news import SUBJECTS_MAX, Census, Change, Log, Member, News
+from keysvc.lease.sessions import Place
 from keysvc.store.database import Database, abandon, connect_arguments
 from keysvc.store.line import Line
 from keysvc.store.schema import lease_member
@@ -77,7 +78,7 @@ class Membership:
         self._renew = f"""
             WITH mine AS (
                 UPDATE lease_member m
-                   SET applied_seq = %(applied)s, beat = m.beat + 1,
+                   SET applied_seq = greatest(m.applied_seq, %(acknowledged)s), beat = m.beat + 1,
                        report = coalesce(%(report)s || jsonb_build_object('time', clock_timestamp()), m.report)
                   FROM revocation_clock c
                  WHERE m.member_id = %(member_id)s AND c.epoch = %(epoch)s AND c.seq >= %(applied)s
@@ -90,33 +91,73 @@ class Membership:
             WITH c AS MATERIALIZED (SELECT epoch, seq, lease_ms_max FROM revocation_clock FOR SHARE),
             earlier AS (DELETE FROM lease_member WHERE member_id = ANY(%(instead_of)s)),
             new AS (
-                INSERT INTO lease_member (member_id, applied_seq, beat, lease_ms, host, started_at, report)
-                SELECT %(member_id)s, c.seq, 0, %(lease_ms)s, %(host)s, clock_timestamp(), '{{}}'
+                INSERT INTO lease_member (member_id, applied_seq, beat, lease_ms, host, started_at, report, grants)
+                SELECT %(member_id)s,
+                       CASE WHEN %(epoch)s::uuid IS NULL THEN c.seq
+                            WHEN c.epoch = %(epoch)s AND {timeline} = %(timeline)s THEN least(c.seq, %(acknowledged)s)
+                            ELSE 0 END,
+                       0, %(lease_ms)s, %(host)s, clock_timestamp(), '{{}}', %(epoch)s::uuid IS NOT NULL
                   FROM c WHERE c.lease_ms_max >= %(lease_ms)s
              RETURNING member_id
             )
             SELECT {where} FROM c WHERE EXISTS (SELECT FROM new)"""
 
-    async def join(self, member_id: UUID, *, host: str, lease_ms: int, instead_of: Collection[UUID]) -> Log | None:
-        """Insert a member that has applied what there is, and delete others; None: the lease is too long.
+    async def join(
+        self,
+        member_id: UUID,
+        *,
+        host: str,
+        lease_ms: int,
+        instead_of: Collection[UUID],
+        acknowledged: Place | None = None,
+    ) -> Log | None:
+        """Insert a member, and delete others; None: the lease is too long.
 
         Durable when it returns. Not to be repeated with the same id: the first attempt may still arrive.
+
+        Parameters:
+            acknowledged: no more than this, and nothing of another log, since clients have leases from it; None: all.
         """
-        values = {"member_id": member_id, "host": host, "lease_ms": lease_ms, "instead_of": list(instead_of)}
+        epoch, timeline, seq = acknowledged or (None, None, None)
+        values = {
+            "member_id": member_id,
+            "host": host,
+            "lease_ms": lease_ms,
+            "instead_of": list(instead_of),
+            "epoch": epoch,
+            "timeline": timeline,
+            "acknowledged": seq,
+        }
         rows = await self._line.ask(self._join, values, is_repeatable=False)
         return Log(*rows[0]) if rows else None
 
-    async def renew(self, member_id: UUID, applied: Log, report: dict[str, Any] | None) -> News | None:
-        """Acknowledge, and read what is new since; None: there is no such member of this log."""
+    async def renew(
+        self, member_id: UUID, applied: Log, acknowledged: int, report: dict[str, Any] | None
+    ) -> News | None:
+        """Acknowledge, and read what is new; None: there is no such member of this log.
+
+        Parameters:
+            applied: since when.
+            acknowledged: no more than is applied. What was acknowledged before stays so.
+        """
         values = {
             "member_id": member_id,
             "epoch": applied.epoch,
             "timeline": applied.timeline,
             "applied": applied.seq,
+            "acknowledged": acknowledged,
             "report": None if report is None else Jsonb(report),
         }
         rows = await self._line.ask(self._renew, values)
         return _news_of(rows) if rows else None
+
+    async def announce(self, member_id: UUID) -> bool:
+        """Say that clients may have leases from a member: its row then stays for as long as these may last.
+
+        Returns whether there is such a member.
+        """
+        statement = "UPDATE lease_member SET grants = true WHERE member_id = %s RETURNING member_id"
+        return bool(await self._line.ask(statement, (member_id,)))
 
     async def fetch(self, applied: int) -> News:
         """Read what is new."""
@@ -180,11 +221,18 @@ class Registry:
         return [seq for (seq,) in await self._line.ask(self._find_open)]
 
 
-async def remove_members(database: Database, first: UUID, last: UUID) -> None:
-    """Delete all members whose ids are in a range: those of a process that has ended."""
+async def remove_members(database: Database, first: UUID, last: UUID, *, granting: bool) -> None:
+    """Delete the members whose ids are in a range: those of a process that has ended.
+
+    Parameters:
+        granting: also those that clients may have leases from; they can not any more.
+    """
+    statement = delete(lease_member).where(lease_member.c.member_id.between(first, last))
+    if not granting:
+        statement = statement.where(~lease_member.c.grants)
 
     async def work(connection: AsyncConnection, _attempt: int) -> None:
-        await connection.execute(delete(lease_member).where(lease_member.c.member_id.between(first, last)))
+        await connection.execute(statement)
 
     await database.run(work, commit=True)
 

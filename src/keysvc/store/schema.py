@@ -74,6 +74,7 @@ lease_member = Table(
     _text("host"),
     _time("started_at"),
     Column("report", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("grants", Boolean, nullable=False, server_default=text("false")),
 )
 
 tag_key = Table(

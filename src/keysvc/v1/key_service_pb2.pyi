@@ -732,22 +732,32 @@ class RenewLeaseRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Names the client's session; made by the client, a random UUID."""
+    """Names the client's session: 1 to 128 characters, such as a random UUID. After `close` a client takes a new one."""
     epoch: _builtins.str
-    """The epoch of what the client remembers. Empty: it remembers nothing."""
+    """The epoch of what the client remembers, as the last answer said. Empty: it remembers nothing."""
     applied: _builtins.str
-    """The revision up to which the client has applied changes."""
+    """The revision up to which the client has applied changes, as the last answer said; with `epoch` alone."""
+    close: _builtins.bool
+    """The client answers nothing from memory any more, and hears no answer to an earlier renewal: its session is over, and
+    no change waits for its lease. The answer has no `ttl`.
+    """
+    stale: _builtins.bool
+    """The client goes on to answer for `stale_ttl` after its lease if no server can be reached, and says BASIS_STALE then."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         epoch: _builtins.str = ...,
         applied: _builtins.str = ...,
+        close: _builtins.bool = ...,
+        stale: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "epoch", b"epoch", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "close", b"close", "epoch", b"epoch", "session_id", b"session_id", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -765,23 +775,30 @@ class RenewLeaseResponse(_message.Message):
     CHANGED_IDS_FIELD_NUMBER: _builtins.int
     FLUSH_FIELD_NUMBER: _builtins.int
     DATABASE_TIME_FIELD_NUMBER: _builtins.int
+    STALE_TTL_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
-    """The epoch of what may be remembered."""
+    """The epoch of what may be remembered. Opaque; another one than the client's comes with `flush`."""
     revision: _builtins.str
-    """The revision that the client has applied once it has forgotten what the answer names."""
+    """The revision that the client has applied once it has forgotten what the answer names. A client that moved to a server
+    that is behind keeps its own, which is higher.
+    """
     flush: _builtins.bool
     """Forget everything."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the client may answer from memory, counted from when it sent the request."""
+        """How long the client may answer from memory, counted from when it sent the request. Absent: not at all."""
 
     @_builtins.property
     def changed_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Opaque ids of what has changed since `applied`."""
+        """Opaque ids of what has changed since `applied`: answers whose memo names one of them are over."""
 
     @_builtins.property
     def database_time(self) -> _timestamp_pb2.Timestamp:
-        """The server's estimate of the database's clock, for judging ends by time."""
+        """The server's estimate of the database's clock when it answered, for judging ends by time."""
+
+    @_builtins.property
+    def stale_ttl(self) -> _duration_pb2.Duration:
+        """How much longer than `ttl` the client may answer if it asked for `stale`: what the operators allow for an outage."""
 
     def __init__(
         self,
@@ -792,10 +809,11 @@ class RenewLeaseResponse(_message.Message):
         changed_ids: _abc.Iterable[_builtins.str] | None = ...,
         flush: _builtins.bool = ...,
         database_time: _timestamp_pb2.Timestamp | None = ...,
+        stale_ttl: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["database_time", b"database_time", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["database_time", b"database_time", "stale_ttl", b"stale_ttl", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_ids", b"changed_ids", "database_time", b"database_time", "epoch", b"epoch", "flush", b"flush", "revision", b"revision", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_ids", b"changed_ids", "database_time", b"database_time", "epoch", b"epoch", "flush", b"flush", "revision", b"revision", "stale_ttl", b"stale_ttl", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -260,16 +260,21 @@ class KeyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal.
-        Permission `verify`. Safe to retry. Not built yet: UNIMPLEMENTED.
+        """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal. When that has
+        brought any, the client should renew again at once: only then do the changes' callers hear that it knows of them.
+        A client renews with one server until that fails, and closes its session when it goes: until the lease of a client
+        that has vanished is over, changes wait for it.
+        Permission `verify`. Safe to retry. Errors: INVALID_ARGUMENT, UNAVAILABLE (this server has no lease itself),
+        RESOURCE_EXHAUSTED (too many sessions).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchWakeUps(self, request, context):
-        """Tells a client that renewing now is worth while. A wake-up only: it carries no lease.
-        Permission `verify`. Safe to retry. Not built yet: UNIMPLEMENTED.
+        """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
+        alone. Ends when the server is about to stop: the client should close its session, and go on with another server.
+        Permission `verify`. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -122,12 +122,17 @@ class KeyServiceStub:
     batch: ErrorInfo metadata `expected_batch_seq`; or another batch was recorded under its number).
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RenewLeaseRequest, _key_service_pb2.RenewLeaseResponse]
-    """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal.
-    Permission `verify`. Safe to retry. Not built yet: UNIMPLEMENTED.
+    """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal. When that has
+    brought any, the client should renew again at once: only then do the changes' callers hear that it knows of them.
+    A client renews with one server until that fails, and closes its session when it goes: until the lease of a client
+    that has vanished is over, changes wait for it.
+    Permission `verify`. Safe to retry. Errors: INVALID_ARGUMENT, UNAVAILABLE (this server has no lease itself),
+    RESOURCE_EXHAUSTED (too many sessions).
     """
     WatchWakeUps: _grpc.UnaryStreamMultiCallable[_key_service_pb2.WatchWakeUpsRequest, _key_service_pb2.WatchWakeUpsResponse]
-    """Tells a client that renewing now is worth while. A wake-up only: it carries no lease.
-    Permission `verify`. Safe to retry. Not built yet: UNIMPLEMENTED.
+    """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
+    alone. Ends when the server is about to stop: the client should close its session, and go on with another server.
+    Permission `verify`. Safe to retry.
     """
 
 @_typing.type_check_only
@@ -222,12 +227,17 @@ class KeyServiceAsyncStub(KeyServiceStub):
     batch: ErrorInfo metadata `expected_batch_seq`; or another batch was recorded under its number).
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RenewLeaseRequest, _key_service_pb2.RenewLeaseResponse]  # type: ignore[assignment]
-    """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal.
-    Permission `verify`. Safe to retry. Not built yet: UNIMPLEMENTED.
+    """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal. When that has
+    brought any, the client should renew again at once: only then do the changes' callers hear that it knows of them.
+    A client renews with one server until that fails, and closes its session when it goes: until the lease of a client
+    that has vanished is over, changes wait for it.
+    Permission `verify`. Safe to retry. Errors: INVALID_ARGUMENT, UNAVAILABLE (this server has no lease itself),
+    RESOURCE_EXHAUSTED (too many sessions).
     """
     WatchWakeUps: _aio.UnaryStreamMultiCallable[_key_service_pb2.WatchWakeUpsRequest, _key_service_pb2.WatchWakeUpsResponse]  # type: ignore[assignment]
-    """Tells a client that renewing now is worth while. A wake-up only: it carries no lease.
-    Permission `verify`. Safe to retry. Not built yet: UNIMPLEMENTED.
+    """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
+    alone. Ends when the server is about to stop: the client should close its session, and go on with another server.
+    Permission `verify`. Safe to retry.
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -397,8 +407,12 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.RenewLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.RenewLeaseResponse, _abc.Awaitable[_key_service_pb2.RenewLeaseResponse]]:
-        """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal.
-        Permission `verify`. Safe to retry. Not built yet: UNIMPLEMENTED.
+        """Renews a client's lease to answer from its own memory, and brings the changes since the last renewal. When that has
+        brought any, the client should renew again at once: only then do the changes' callers hear that it knows of them.
+        A client renews with one server until that fails, and closes its session when it goes: until the lease of a client
+        that has vanished is over, changes wait for it.
+        Permission `verify`. Safe to retry. Errors: INVALID_ARGUMENT, UNAVAILABLE (this server has no lease itself),
+        RESOURCE_EXHAUSTED (too many sessions).
         """
 
     @_abc_1.abstractmethod
@@ -407,8 +421,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.WatchWakeUpsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_key_service_pb2.WatchWakeUpsResponse], _abc.AsyncIterator[_key_service_pb2.WatchWakeUpsResponse]]:
-        """Tells a client that renewing now is worth while. A wake-up only: it carries no lease.
-        Permission `verify`. Safe to retry. Not built yet: UNIMPLEMENTED.
+        """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
+        alone. Ends when the server is about to stop: the client should close its session, and go on with another server.
+        Permission `verify`. Safe to retry.
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

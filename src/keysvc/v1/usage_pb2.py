@@ -26,23 +26,23 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from keysvc.v1 import verify_pb2 as keysvc_dot_v1_dot_verify__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15keysvc/v1/usage.proto\x12\tkeysvc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16keysvc/v1/verify.proto\"\xf1\x01\n\x0bUsageRecord\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsecret_id\x18\x02 \x01(\t\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.keysvc.v1.Outcome\x12\x13\n\x0bstatus_code\x18\x04 \x01(\x05\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\r\n\x05units\x18\x06 \x01(\x03\x12\x11\n\tsource_ip\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12.\n\noccur_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\n \x01(\x03\"c\n\x12RecordUsageRequest\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tbatch_seq\x18\x02 \x01(\x04\x12\'\n\x07records\x18\x03 \x03(\x0b\x32\x16.keysvc.v1.UsageRecord\"\x9f\x01\n\x13RecordUsageResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\x38\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32&.keysvc.v1.RecordUsageResponse.Failure\x1a)\n\x07\x46\x61ilure\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x90\x02\n\x0bUsageBucket\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x11\n\tsecret_id\x18\x04 \x01(\t\x12#\n\x07verdict\x18\x05 \x01(\x0e\x32\x12.keysvc.v1.Verdict\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\x11\n\tsource_ip\x18\x07 \x01(\t\x12\x14\n\x0cverify_count\x18\x08 \x01(\x03\x12\x15\n\rsuccess_count\x18\t \x01(\x03\x12\x15\n\rfailure_count\x18\n \x01(\x03\x12\r\n\x05units\x18\x0b \x01(\x03*L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_SUCCESS\x10\x01\x12\x13\n\x0fOUTCOME_FAILURE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15keysvc/v1/usage.proto\x12\tkeysvc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16keysvc/v1/verify.proto\"\x96\x02\n\x0bUsageRecord\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsecret_id\x18\x02 \x01(\t\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.keysvc.v1.Outcome\x12\x13\n\x0bstatus_code\x18\x04 \x01(\x05\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\r\n\x05units\x18\x06 \x01(\x03\x12\x11\n\tsource_ip\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12.\n\noccur_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ount\x18\n \x01(\x03\x12#\n\x07verdict\x18\x0b \x01(\x0e\x32\x12.keysvc.v1.Verdict\"c\n\x12RecordUsageRequest\x12\x11\n\tsource_id\x18\x01 \x01(\t\x12\x11\n\tbatch_seq\x18\x02 \x01(\x04\x12\'\n\x07records\x18\x03 \x03(\x0b\x32\x16.keysvc.v1.UsageRecord\"\x9f\x01\n\x13RecordUsageResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\x38\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32&.keysvc.v1.RecordUsageResponse.Failure\x1a)\n\x07\x46\x61ilure\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x90\x02\n\x0bUsageBucket\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x11\n\tsecret_id\x18\x04 \x01(\t\x12#\n\x07verdict\x18\x05 \x01(\x0e\x32\x12.keysvc.v1.Verdict\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\x11\n\tsource_ip\x18\x07 \x01(\t\x12\x14\n\x0cverify_count\x18\x08 \x01(\x03\x12\x15\n\rsuccess_count\x18\t \x01(\x03\x12\x15\n\rfailure_count\x18\n \x01(\x03\x12\r\n\x05units\x18\x0b \x01(\x03*L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_SUCCESS\x10\x01\x12\x13\n\x0fOUTCOME_FAILURE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'keysvc.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=875
-  _globals['_OUTCOME']._serialized_end=951
+  _globals['_OUTCOME']._serialized_start=912
+  _globals['_OUTCOME']._serialized_end=988
   _globals['_USAGERECORD']._serialized_start=94
-  _globals['_USAGERECORD']._serialized_end=335
-  _globals['_RECORDUSAGEREQUEST']._serialized_start=337
-  _globals['_RECORDUSAGEREQUEST']._serialized_end=436
-  _globals['_RECORDUSAGERESPONSE']._serialized_start=439
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=598
-  _globals['_RECORDUSAGERESPONSE_FAILURE']._serialized_start=557
-  _globals['_RECORDUSAGERESPONSE_FAILURE']._serialized_end=598
-  _globals['_USAGEBUCKET']._serialized_start=601
-  _globals['_USAGEBUCKET']._serialized_end=873
+  _globals['_USAGERECORD']._serialized_end=372
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=374
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=473
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=476
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=635
+  _globals['_RECORDUSAGERESPONSE_FAILURE']._serialized_start=594
+  _globals['_RECORDUSAGERESPONSE_FAILURE']._serialized_end=635
+  _globals['_USAGEBUCKET']._serialized_start=638
+  _globals['_USAGEBUCKET']._serialized_end=910
 # @@protoc_insertion_point(module_scope)

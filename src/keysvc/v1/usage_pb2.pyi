@@ -61,12 +61,13 @@ class UsageRecord(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OCCUR_TIME_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key, as Verify answered it. Required."""
     secret_id: _builtins.str
     """The secret of that key, as Verify answered it. Required."""
     outcome: Global___Outcome.ValueType
-    """How the work went. Required."""
+    """How the work went. Required, but in a record with a verdict."""
     status_code: _builtins.int
     """HTTP or gRPC status that the end user got, 0 to 999."""
     resource: _builtins.str
@@ -79,6 +80,10 @@ class UsageRecord(_message.Message):
     """The caller's own trace id, at most 128 characters."""
     count: _builtins.int
     """How many equal events this record stands for, at most 1000000; 0 counts as 1."""
+    verdict: _verify_pb2.Verdict.ValueType
+    """Answers of Verify that the caller gave by itself, from what it remembers under a lease: they are counted as if the
+    service had given them, `occur_time` being when the last of them was. Unspecified: the service has counted the Verify.
+    """
     @_builtins.property
     def occur_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened. Absent: when the record arrives."""
@@ -96,10 +101,11 @@ class UsageRecord(_message.Message):
         request_id: _builtins.str = ...,
         occur_time: _timestamp_pb2.Timestamp | None = ...,
         count: _builtins.int = ...,
+        verdict: _verify_pb2.Verdict.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occur_time", b"occur_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "key_id", b"key_id", "occur_time", b"occur_time", "outcome", b"outcome", "request_id", b"request_id", "resource", b"resource", "secret_id", b"secret_id", "source_ip", b"source_ip", "status_code", b"status_code", "units", b"units"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "key_id", b"key_id", "occur_time", b"occur_time", "outcome", b"outcome", "request_id", b"request_id", "resource", b"resource", "secret_id", b"secret_id", "source_ip", b"source_ip", "status_code", b"status_code", "units", b"units", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from keysvc.v1 import key_pb2 as keysvc_dot_v1_dot_key__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16keysvc/v1/verify.proto\x12\tkeysvc.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13keysvc/v1/key.proto\"~\n\x0b\x43onsistency\x12(\n\x06leased\x18\x01 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x12\n\x08\x61t_least\x18\x02 \x01(\tH\x00\x12(\n\x06strong\x18\x03 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x42\x07\n\x05level\"\xe2\x01\n\rVerifyRequest\x12\x12\n\nkey_string\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12+\n\x0b\x65nvironment\x18\x03 \x01(\x0e\x32\x16.keysvc.v1.Environment\x12\x17\n\x0frequired_scopes\x18\x04 \x03(\t\x12\x11\n\tsource_ip\x18\x05 \x01(\t\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12+\n\x0b\x63onsistency\x18\x08 \x01(\x0b\x32\x16.keysvc.v1.Consistency\"\xff\x03\n\x0eVerifyResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.keysvc.v1.Verdict\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsecret_id\x18\x03 \x01(\t\x12\x11\n\tworkspace\x18\x04 \x01(\t\x12+\n\x0b\x65nvironment\x18\x05 \x01(\x0e\x32\x16.keysvc.v1.Environment\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x39\n\x08metadata\x18\t \x03(\x0b\x32\'.keysvc.v1.VerifyResponse.MetadataEntry\x12\x16\n\x0emissing_scopes\x18\n \x03(\t\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\r \x01(\t\x12\x1f\n\x05\x62\x61sis\x18\x0e \x01(\x0e\x32\x10.keysvc.v1.Basis\x12\x0f\n\x07message\x18\x0f \x01(\t\x12\x0e\n\x06holder\x18\x10 \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x12VerifyBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.keysvc.v1.VerifyRequest\"C\n\x13VerifyBatchResponse\x12,\n\tresponses\x18\x01 \x03(\x0b\x32\x19.keysvc.v1.VerifyResponse*\x8f\x03\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_VALID\x10\x01\x12\x15\n\x11VERDICT_MALFORMED\x10\x02\x12\x15\n\x11VERDICT_NOT_FOUND\x10\x03\x12\x1e\n\x1aVERDICT_WORKSPACE_MISMATCH\x10\x04\x12 \n\x1cVERDICT_ENVIRONMENT_MISMATCH\x10\x05\x12\x14\n\x10VERDICT_REVOKING\x10\x06\x12\x13\n\x0fVERDICT_REVOKED\x10\x07\x12\x15\n\x11VERDICT_SUSPENDED\x10\x08\x12\x1f\n\x1bVERDICT_WORKSPACE_SUSPENDED\x10\t\x12\x13\n\x0fVERDICT_EXPIRED\x10\n\x12\x1a\n\x16VERDICT_IP_NOT_ALLOWED\x10\x0b\x12\x1e\n\x1aVERDICT_INSUFFICIENT_SCOPE\x10\x0c\x12\x18\n\x14VERDICT_RATE_LIMITED\x10\r\x12\x1a\n\x16VERDICT_QUOTA_EXCEEDED\x10\x0e*U\n\x05\x42\x61sis\x12\x15\n\x11\x42\x41SIS_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x42\x41SIS_MEMORY\x10\x01\x12\x12\n\x0e\x42\x41SIS_DATABASE\x10\x02\x12\x0f\n\x0b\x42\x41SIS_STALE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16keysvc/v1/verify.proto\x12\tkeysvc.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13keysvc/v1/key.proto\"~\n\x0b\x43onsistency\x12(\n\x06leased\x18\x01 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x12\n\x08\x61t_least\x18\x02 \x01(\tH\x00\x12(\n\x06strong\x18\x03 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x42\x07\n\x05level\"\xf0\x01\n\rVerifyRequest\x12\x12\n\nkey_string\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12+\n\x0b\x65nvironment\x18\x03 \x01(\x0e\x32\x16.keysvc.v1.Environment\x12\x17\n\x0frequired_scopes\x18\x04 \x03(\t\x12\x11\n\tsource_ip\x18\x05 \x01(\t\x12\x10\n\x08resource\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12+\n\x0b\x63onsistency\x18\x08 \x01(\x0b\x32\x16.keysvc.v1.Consistency\x12\x0c\n\x04memo\x18\t \x01(\x08\"m\n\x04Memo\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x13\n\x0bsubject_ids\x18\x02 \x03(\t\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66or_address\x18\x04 \x01(\x08\"\x9e\x04\n\x0eVerifyResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.keysvc.v1.Verdict\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsecret_id\x18\x03 \x01(\t\x12\x11\n\tworkspace\x18\x04 \x01(\t\x12+\n\x0b\x65nvironment\x18\x05 \x01(\x0e\x32\x16.keysvc.v1.Environment\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x0c\n\x04role\x18\x08 \x01(\t\x12\x39\n\x08metadata\x18\t \x03(\x0b\x32\'.keysvc.v1.VerifyResponse.MetadataEntry\x12\x16\n\x0emissing_scopes\x18\n \x03(\t\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bretire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\r \x01(\t\x12\x1f\n\x05\x62\x61sis\x18\x0e \x01(\x0e\x32\x10.keysvc.v1.Basis\x12\x0f\n\x07message\x18\x0f \x01(\t\x12\x0e\n\x06holder\x18\x10 \x01(\t\x12\x1d\n\x04memo\x18\x11 \x01(\x0b\x32\x0f.keysvc.v1.Memo\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x12VerifyBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.keysvc.v1.VerifyRequest\"C\n\x13VerifyBatchResponse\x12,\n\tresponses\x18\x01 \x03(\x0b\x32\x19.keysvc.v1.VerifyResponse*\x8f\x03\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_VALID\x10\x01\x12\x15\n\x11VERDICT_MALFORMED\x10\x02\x12\x15\n\x11VERDICT_NOT_FOUND\x10\x03\x12\x1e\n\x1aVERDICT_WORKSPACE_MISMATCH\x10\x04\x12 \n\x1cVERDICT_ENVIRONMENT_MISMATCH\x10\x05\x12\x14\n\x10VERDICT_REVOKING\x10\x06\x12\x13\n\x0fVERDICT_REVOKED\x10\x07\x12\x15\n\x11VERDICT_SUSPENDED\x10\x08\x12\x1f\n\x1bVERDICT_WORKSPACE_SUSPENDED\x10\t\x12\x13\n\x0fVERDICT_EXPIRED\x10\n\x12\x1a\n\x16VERDICT_IP_NOT_ALLOWED\x10\x0b\x12\x1e\n\x1aVERDICT_INSUFFICIENT_SCOPE\x10\x0c\x12\x18\n\x14VERDICT_RATE_LIMITED\x10\r\x12\x1a\n\x16VERDICT_QUOTA_EXCEEDED\x10\x0e*U\n\x05\x42\x61sis\x12\x15\n\x11\x42\x41SIS_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x42\x41SIS_MEMORY\x10\x01\x12\x12\n\x0e\x42\x41SIS_DATABASE\x10\x02\x12\x0f\n\x0b\x42\x41SIS_STALE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,20 +36,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VERIFYRESPONSE_METADATAENTRY']._loaded_options = None
   _globals['_VERIFYRESPONSE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_VERDICT']._serialized_start=1127
-  _globals['_VERDICT']._serialized_end=1526
-  _globals['_BASIS']._serialized_start=1528
-  _globals['_BASIS']._serialized_end=1613
+  _globals['_VERDICT']._serialized_start=1283
+  _globals['_VERDICT']._serialized_end=1682
+  _globals['_BASIS']._serialized_start=1684
+  _globals['_BASIS']._serialized_end=1769
   _globals['_CONSISTENCY']._serialized_start=120
   _globals['_CONSISTENCY']._serialized_end=246
   _globals['_VERIFYREQUEST']._serialized_start=249
-  _globals['_VERIFYREQUEST']._serialized_end=475
-  _globals['_VERIFYRESPONSE']._serialized_start=478
-  _globals['_VERIFYRESPONSE']._serialized_end=989
-  _globals['_VERIFYRESPONSE_METADATAENTRY']._serialized_start=942
-  _globals['_VERIFYRESPONSE_METADATAENTRY']._serialized_end=989
-  _globals['_VERIFYBATCHREQUEST']._serialized_start=991
-  _globals['_VERIFYBATCHREQUEST']._serialized_end=1055
-  _globals['_VERIFYBATCHRESPONSE']._serialized_start=1057
-  _globals['_VERIFYBATCHRESPONSE']._serialized_end=1124
+  _globals['_VERIFYREQUEST']._serialized_end=489
+  _globals['_MEMO']._serialized_start=491
+  _globals['_MEMO']._serialized_end=600
+  _globals['_VERIFYRESPONSE']._serialized_start=603
+  _globals['_VERIFYRESPONSE']._serialized_end=1145
+  _globals['_VERIFYRESPONSE_METADATAENTRY']._serialized_start=1098
+  _globals['_VERIFYRESPONSE_METADATAENTRY']._serialized_end=1145
+  _globals['_VERIFYBATCHREQUEST']._serialized_start=1147
+  _globals['_VERIFYBATCHREQUEST']._serialized_end=1211
+  _globals['_VERIFYBATCHRESPONSE']._serialized_start=1213
+  _globals['_VERIFYBATCHRESPONSE']._serialized_end=1280
 # @@protoc_insertion_point(module_scope)

@@ -183,6 +183,7 @@ class VerifyRequest(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    MEMO_FIELD_NUMBER: _builtins.int
     key_string: _builtins.str
     """What the end user presented, whole. Whatever it is, it gets a verdict: text that is no key string, empty or very long
     text too, is MALFORMED; only messages above 1 MiB are refused. Never logged, never sent to the database.
@@ -197,6 +198,8 @@ class VerifyRequest(_message.Message):
     """What is being accessed (an endpoint, a route), at most 128 characters; for usage reports."""
     request_id: _builtins.str
     """The caller's own trace id, at most 128 characters; for usage reports."""
+    memo: _builtins.bool
+    """Ask for a memo, which a client needs that remembers answers under a lease (KeyService.RenewLease)."""
     @_builtins.property
     def required_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes that the request needs, all of them; at most 100. Plain scopes, no `*`."""
@@ -216,14 +219,58 @@ class VerifyRequest(_message.Message):
         resource: _builtins.str = ...,
         request_id: _builtins.str = ...,
         consistency: Global___Consistency | None = ...,
+        memo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "environment", b"environment", "key_string", b"key_string", "request_id", b"request_id", "required_scopes", b"required_scopes", "resource", b"resource", "source_ip", b"source_ip", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "environment", b"environment", "key_string", b"key_string", "memo", b"memo", "request_id", b"request_id", "required_scopes", b"required_scopes", "resource", b"resource", "source_ip", b"source_ip", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyRequest: _TypeAlias = VerifyRequest  # noqa: Y015
+
+@_typing.final
+class Memo(_message.Message):
+    """What a client must know to remember an answer under a lease of its own. The same question has the same answer until
+    something of this happens. A question is the same if all of its fields but `resource` and `request_id` are, and
+    `source_ip` unless `for_address` says otherwise.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SUBJECT_IDS_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    FOR_ADDRESS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.str
+    """The epoch of the lease that the answer may be remembered under: that of RenewLeaseResponse. A client that has applied
+    more than VerifyResponse.revision does not remember it.
+    """
+    for_address: _builtins.bool
+    """The answer depends on `source_ip`."""
+    @_builtins.property
+    def subject_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Opaque ids of what the answer depends on. It is over with the first that RenewLeaseResponse.changed_ids names."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the answer is over in any case, by the database's clock. Absent: never."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.str = ...,
+        subject_ids: _abc.Iterable[_builtins.str] | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        for_address: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "epoch", b"epoch", "for_address", b"for_address", "subject_ids", b"subject_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Memo: _TypeAlias = Memo  # noqa: Y015
 
 @_typing.final
 class VerifyResponse(_message.Message):
@@ -269,6 +316,7 @@ class VerifyResponse(_message.Message):
     BASIS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     HOLDER_FIELD_NUMBER: _builtins.int
+    MEMO_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """Serve the request if and only if this is VERDICT_VALID."""
     key_id: _builtins.str
@@ -314,6 +362,10 @@ class VerifyResponse(_message.Message):
     def retire_time(self) -> _timestamp_pb2.Timestamp:
         """When the presented secret retires: its holder should move to the new one before. Absent: it does not."""
 
+    @_builtins.property
+    def memo(self) -> Global___Memo:
+        """If it was asked for. Absent: the answer must not be remembered."""
+
     def __init__(
         self,
         *,
@@ -333,10 +385,11 @@ class VerifyResponse(_message.Message):
         basis: Global___Basis.ValueType = ...,
         message: _builtins.str = ...,
         holder: _builtins.str = ...,
+        memo: Global___Memo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "retire_time", b"retire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "memo", b"memo", "retire_time", b"retire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "environment", b"environment", "expire_time", b"expire_time", "holder", b"holder", "key_id", b"key_id", "message", b"message", "metadata", b"metadata", "missing_scopes", b"missing_scopes", "owner", b"owner", "retire_time", b"retire_time", "revision", b"revision", "role", b"role", "scopes", b"scopes", "secret_id", b"secret_id", "verdict", b"verdict", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "environment", b"environment", "expire_time", b"expire_time", "holder", b"holder", "key_id", b"key_id", "memo", b"memo", "message", b"message", "metadata", b"metadata", "missing_scopes", b"missing_scopes", "owner", b"owner", "retire_time", b"retire_time", "revision", b"revision", "role", b"role", "scopes", b"scopes", "secret_id", b"secret_id", "verdict", b"verdict", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

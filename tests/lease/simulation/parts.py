@@ -7,6 +7,7 @@ from typing import Any
 from keysvc.lease.barrier import Promotions
 from keysvc.lease.holder import Holder
 from keysvc.lease.memory import Memory
+from keysvc.lease.sessions import Sessions
 from keysvc.lease.terms import Terms
 from keysvc.service.confirming import Confirming
 from keysvc.service.renewing import Renewing
@@ -23,6 +24,7 @@ class Parts:
     terms: Callable[..., Terms] = Terms
     memory: Callable[..., Memory] = Memory
     holder: Callable[..., Holder] = Holder
+    sessions: Callable[..., Sessions] = Sessions
     membership: Callable[..., TwinMembership] = TwinMembership
     registry: Callable[..., TwinRegistry] = TwinRegistry
     renewing: Callable[..., Renewing] = Renewing

@@ -81,9 +81,10 @@ class Process:
         )
         self._lease = self._wire(LEASE, self.terms.renewal_limit_seconds)
         self.holder = parts.holder(parts.memory(), self.terms, self.clock)
+        self.sessions = parts.sessions(self.holder, self.clock)
         membership = parts.membership(self._carry_lease, world.twin)
         self.renewing = parts.renewing(
-            *(self.holder, membership), host=name, new_id=new_id, report=dict, clock=self.clock
+            *(self.holder, self.sessions, membership), host=name, new_id=new_id, report=dict, clock=self.clock
         )
         barrier = self._wire(BARRIER, COUNT_LIMIT_SECONDS)
         registry = parts.registry(barrier.ask, world.twin, lambda: barrier.session)

@@ -22,6 +22,7 @@ from keysvc.core.usage import (
     Tally,
     UsageRecord,
 )
+from keysvc.core.verdict import Verdict
 from keysvc.core.workspace import parse_workspace_name
 from keysvc.rpc.fields import GOOD, Fields
 from keysvc.rpc.translate.pages import read_page
@@ -37,6 +38,8 @@ _OUTCOME_OF: Final = {
     usage_pb2.OUTCOME_SUCCESS: Outcome.SUCCESS,
     usage_pb2.OUTCOME_FAILURE: Outcome.FAILURE,
 }
+_UNPROVED: Final = frozenset({Verdict.MALFORMED, Verdict.NOT_FOUND})
+_VERDICT_OF: Final = {number: verdict for verdict, number in VERDICTS.items() if verdict not in _UNPROVED}
 _Groups = usage_service_pb2.QueryUsageRequest
 _GROUP_OF: Final = {
     _Groups.GROUP_KEY: Group.KEY,
@@ -69,21 +72,25 @@ def read_report(request: usage_pb2.RecordUsageRequest) -> Report:
 
 
 def _read_record(fields: Fields, record: usage_pb2.UsageRecord) -> UsageRecord:
-    if record.outcome not in _OUTCOME_OF:
+    if record.outcome not in _OUTCOME_OF and (record.outcome or not record.verdict):
         fields.bad("outcome", "must be OUTCOME_SUCCESS or OUTCOME_FAILURE")
+    if record.verdict and record.verdict not in _VERDICT_OF:
+        fields.bad("verdict", "must be a verdict that Verify gives to whoever has proved a secret")
     fields.number("status_code", record.status_code, STATUS_CODE_MAX)
     if record.resource:
         fields.text("resource", record.resource, characters_max=LABEL_CHARACTERS_MAX)
     fields.optional("source_ip", record.source_ip, _parse_address)
     if record.request_id:
         fields.text("request_id", record.request_id, characters_max=LABEL_CHARACTERS_MAX)
-    fields.time("occur_time", record)
+    time = fields.time("occur_time", record)
     return UsageRecord(
         fields.uuid("key_id", record.key_id),
         fields.read("secret_id", record.secret_id, _parse_secret_id, ""),
-        _OUTCOME_OF.get(record.outcome, Outcome.FAILURE),
+        _OUTCOME_OF.get(record.outcome),
         fields.number("count", record.count, COUNT_MAX) or 1,
         fields.number("units", record.units, UNITS_MAX),
+        _VERDICT_OF.get(record.verdict),
+        time,
     )
 
 

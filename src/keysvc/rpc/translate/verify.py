@@ -1,6 +1,5 @@
 """Messages of Verify."""
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -153,13 +152,6 @@ class Answers:
         if end is None:
             end = self._ends[verdict, basis] = self._end(verdict, basis, revision)
         return end
-
-    def write_batch(self, answers: Iterable[Answer]) -> verify_pb2.VerifyBatchResponse:
-        """The answers to a batch."""
-        batch = verify_pb2.VerifyBatchResponse()
-        for answer in answers:
-            batch.responses.add().MergeFromString(self.write(answer))
-        return batch
 
     def _end(self, verdict: Verdict, basis: Basis, revision: Revision | None) -> bytes:
         message = verify_pb2.VerifyResponse(verdict=VERDICTS[verdict], message=_MESSAGES[verdict], holder=self._holder)

@@ -88,7 +88,7 @@ class AcknowledgesUnapplied(Renewing):
         member_id, applied = holder.member_id, holder.applied
         applied = replace(applied, seq=max(applied.seq, self._heard))
         sent = self._clock()
-        outcome = holder.renewed(sent, await self._membership.renew(member_id, applied, {}))
+        outcome = holder.renewed(sent, await self._membership.renew(member_id, applied, applied.seq, {}))
         return outcome is not Outcome.EXTENDED
 
 
