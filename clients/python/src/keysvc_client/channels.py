@@ -46,6 +46,8 @@ RECONNECT_MS: Final = {
 }
 """How a server that is away is tried again."""
 
+_ONE_SERVER: Final = json.dumps({"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]})
+
 opening: Final = Lock()
 """Held while a client opens or closes its channel. A fork waits for it, so that no child finds it taken."""
 
@@ -88,6 +90,14 @@ def open_async_channel(connection: Connection) -> AsyncChannel:
     return grpc.aio.secure_channel(connection.target, credentials, _options(connection))
 
 
+def open_lease_channel(connection: Connection) -> Channel:
+    """A channel to one of the servers, by chance, and not to all in turn; nothing is sent yet."""
+    credentials, options = _credentials(connection), _options(connection, _ONE_SERVER)
+    if credentials is None:
+        return grpc.insecure_channel(connection.target, options)
+    return grpc.secure_channel(connection.target, credentials, options)
+
+
 def _credentials(connection: Connection) -> grpc.ChannelCredentials | None:
     if (tls := connection.tls) is None:
         return None
@@ -106,11 +116,11 @@ def service_config() -> str:
     )
 
 
-def _options(connection: Connection) -> list[tuple[str, int | str]]:
+def _options(connection: Connection, config: str | None = None) -> list[tuple[str, int | str]]:
     """What gRPC is told. It does not check the names: tests show what they do."""
     name = connection.tls and connection.tls.server_name
     return [
-        ("grpc.service_config", service_config()),
+        ("grpc.service_config", config or service_config()),
         ("grpc.service_config_disable_resolution", 1),  # nobody changes it by a record in the DNS
         ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
         ("grpc.keepalive_time_ms", PING_SECONDS * 1000),

@@ -12,8 +12,9 @@ from keysvc_client._async.keys import AsyncKeys
 from keysvc_client._async.usage import AsyncUsage
 from keysvc_client._async.workspaces import AsyncWorkspaces
 from keysvc_client.connection import Arguments, Connection, FilePath
+from keysvc_client.leasing.leased import Leased
 from keysvc_client.methods import VERIFY, VERIFY_BATCH
-from keysvc_client.values import EnvironmentWord, seconds
+from keysvc_client.values import EnvironmentWord, seconds, several
 from keysvc_client.verification import Freshness, Presentation, Verification
 
 VERIFY_SECONDS: Final = 2.0
@@ -44,6 +45,12 @@ class AsyncKeysvcClient:
         tls_server_name: that the certificates of the servers must have; for targets with several addresses, whose
             certificates are for a name.
         allow_plaintext: call other machines without TLS: keys cross the network in clear (KEYSVC_ALLOW_PLAINTEXT).
+        lease: verify in this process: `verify` answers from memory what it has been told before, for as long as nothing
+            of it changes. A lease that a thread renews sees to it that no revoked key is accepted: a Revoke that has
+            returned has heard from this process, or has waited until its lease was over. Needs `usage.write` besides
+            `verify`, since answers that are given here are counted here and reported.
+        stale: with `lease`, go on to answer so when no server can be reached any more, for as long as the operators of
+            keysvc allow (`--stale-seconds`); `basis` is STALE then. Otherwise `Unavailable` is raised.
         verify_timeout: deadline of `verify` and `verify_batch`, in seconds, retries included.
         timeout: deadline of all other calls, in seconds. A change that is not true everywhere by then is answered just
             before, with a receipt that says by when it will be; with the leases that servers have by default that
@@ -65,6 +72,8 @@ class AsyncKeysvcClient:
         tls_client_key: FilePath | None = None,
         tls_server_name: str | None = None,
         allow_plaintext: bool | None = None,
+        lease: bool = False,
+        stale: bool = False,
         verify_timeout: float = VERIFY_SECONDS,
         timeout: float = CALL_SECONDS,
     ) -> None:
@@ -82,6 +91,7 @@ class AsyncKeysvcClient:
         self._verify_seconds = seconds(verify_timeout, "verify_timeout")
         self._connection = Connection.of(given, os.environ)
         self._calls = AsyncCalls(self._connection, seconds(timeout))
+        self._leased = Leased(self._connection, stale=stale) if lease else None
         self.keys: Final = AsyncKeys(self._calls)
         self.workspaces: Final = AsyncWorkspaces(self._calls)
         self.usage: Final = AsyncUsage(self._calls)
@@ -103,6 +113,8 @@ class AsyncKeysvcClient:
 
     async def close(self) -> None:
         """Close its connections, which ends calls under way. Whoever calls afterwards gets `RuntimeError`."""
+        if self._leased is not None:
+            await self._leased.aclose()
         await self._calls.close()
 
     async def verify(
@@ -137,11 +149,26 @@ class AsyncKeysvcClient:
             KeysvcError: no judgement was made. `Unavailable` and `ResourceExhausted`: try again later.
             ValueError, TypeError: an argument cannot be sent.
         """
+        answers = question = None
+        if self._leased is not None and consistency is None and isinstance(key_string, str):
+            answers = self._leased.answers()
+            if type(required_scopes) is not tuple:
+                required_scopes = tuple(several("required_scopes", required_scopes))
+            question = answers.question(key_string, workspace, environment, required_scopes)
+            remembered = answers.find(question, source_ip)
+            if remembered is not None:
+                return remembered
         presentation = Presentation(
             key_string, workspace, environment, required_scopes, source_ip, resource, request_id, consistency
         )
         deadline = self._verify_seconds if timeout is None else timeout
-        return Verification.of(await self._calls.call(VERIFY, presentation.to_request(), deadline))
+        request = presentation.to_request()
+        request.memo = answers is not None
+        answer = await self._calls.call(VERIFY, request, deadline)
+        verification = Verification.of(answer)
+        if answers is not None and question is not None and answer.HasField("memo"):
+            answers.remember(question, source_ip, verification, answer.memo)
+        return verification
 
     async def verify_batch(
         self, presentations: Iterable[Presentation], *, timeout: float | None = None

@@ -1,0 +1,207 @@
+"""Asks for leases, in threads of its own: whatever the application's threads and event loops do, the lease goes on.
+
+One connection to one server carries all renewals of a session. While it lasts, that server acknowledges no change that
+we have not applied; so it is left in good order, with a word of goodbye, before the server ends it for its age.
+"""
+
+import random
+from collections.abc import Callable
+from threading import Event, Thread
+from typing import Final
+from uuid import uuid4
+
+import grpc
+
+from keysvc.v1.key_service_pb2 import RenewLeaseRequest, RenewLeaseResponse, WatchWakeUpsRequest, WatchWakeUpsResponse
+from keysvc_client.channels import Channel
+from keysvc_client.leasing.answers import Answers, Clock, boottime
+
+RENEW_SECONDS: Final = 0.5
+"""How often, when nothing happens. A shorter lease is renewed four times in its length."""
+
+RENEWAL_SECONDS_MAX: Final = 1.0
+"""A renewal that takes longer has failed: there is time for another one before a lease of 3 s ends."""
+
+PAUSE_SECONDS: Final = 0.05
+"""Before the second attempt, while no server grants anything; later ones have longer to wait."""
+
+DENIED_SECONDS: Final = 5.0
+"""The same, while they know us and grant nothing for that."""
+
+SESSION_SECONDS: Final = 300.0
+"""How long a connection is used, by chance up to a tenth less; keysvc ends those of half an hour."""
+
+CLOSE_SECONDS: Final = 0.5
+
+_DENIED: Final = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    }
+)
+
+
+class Renewing:
+    """Keeps a lease running until it is stopped.
+
+    Parameters:
+        answers: whose lease it is.
+        open_channel: opens a connection to one of the servers.
+        metadata: of a call.
+        stale: ask for how long answers may be given after the lease.
+        clock: of the lease.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        open_channel: Callable[[], Channel],
+        metadata: Callable[[], tuple[tuple[str, str], ...]],
+        *,
+        stale: bool,
+        clock: Clock = boottime,
+    ) -> None:
+        self._answers = answers
+        self._open_channel = open_channel
+        self._metadata = metadata
+        self._stale = stale
+        self._clock = clock
+        self._signal = Event()
+        self._is_stopping = False
+        self._is_denied = False
+        self._thread = Thread(target=self._run, name="keysvc lease", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give up the lease, and end the session."""
+        self._is_stopping = True
+        self._signal.set()
+        self._answers.lose()
+        self._thread.join(RENEWAL_SECONDS_MAX + 2 * CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        session: _Session | None = None
+        failures = 0
+        while not self._is_stopping:
+            following = _Session(self._open_channel(), self._metadata, self._signal)
+            if self._renew(following, anew=True):
+                # Only now, so that there is no time without a lease.
+                if session is not None:
+                    session.close()
+                    session.end()
+                session, failures = following, 0
+                self._keep(session)
+            else:
+                following.end()
+                failures += 1
+                self._pause(DENIED_SECONDS if self._is_denied else min(PAUSE_SECONDS * failures, RENEW_SECONDS))
+        if session is not None:
+            self._answers.lose()
+            session.close()
+            session.end()
+
+    def _keep(self, session: "_Session") -> None:
+        """Renew with one server for as long as that goes well."""
+        ends_at = self._clock() + SESSION_SECONDS * random.uniform(0.9, 1.0)  # noqa: S311 (spreads clients)
+        while not self._is_stopping and not session.is_over and self._clock() < ends_at:
+            if not self._renew(session):
+                return
+
+    def _renew(self, session: "_Session", *, anew: bool = False) -> bool:
+        """Renew, and wait until it is time for the next renewal; whether there is a lease.
+
+        Parameters:
+            anew: with another server than before.
+        """
+        epoch, applied = self._answers.place
+        sent = self._clock()
+        try:
+            answer = session.renew(RenewLeaseRequest(epoch=epoch, applied=applied, stale=self._stale))
+        except grpc.RpcError as error:
+            self._is_denied = error.code() in _DENIED
+            if self._is_denied:
+                self._answers.lose()
+            else:
+                self._answers.cut_off()
+            return False
+        if not self._answers.renewed(sent, answer, anew=anew) and not anew:
+            session.watch()
+            self._pause(min(RENEW_SECONDS, answer.ttl.ToNanoseconds() / 4e9))
+        return True
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for so long, or until something is worth while."""
+        self._signal.wait(seconds)
+        self._signal.clear()
+
+
+class _Session:
+    """A session with one server.
+
+    Parameters:
+        channel: to it, and used for nothing else.
+        metadata: of a call.
+        signal: is set when it is worth while to renew.
+    """
+
+    def __init__(self, channel: Channel, metadata: Callable[[], tuple[tuple[str, str], ...]], signal: Event) -> None:
+        self._channel = channel
+        self._metadata = metadata
+        self._signal = signal
+        self._id = str(uuid4())
+        self._watching: Thread | None = None
+        self.is_over = False
+        """The server is about to stop."""
+        path = "/keysvc.v1.KeyService/"
+        self._renew = channel.unary_unary(
+            f"{path}RenewLease",
+            request_serializer=RenewLeaseRequest.SerializeToString,
+            response_deserializer=RenewLeaseResponse.FromString,
+        )
+        self._watch = channel.unary_stream(
+            f"{path}WatchWakeUps",
+            request_serializer=WatchWakeUpsRequest.SerializeToString,
+            response_deserializer=WatchWakeUpsResponse.FromString,
+        )
+
+    def renew(self, request: RenewLeaseRequest) -> RenewLeaseResponse:
+        """Ask for a lease.
+
+        Raises:
+            grpc.RpcError: there is none.
+        """
+        request.session_id = self._id
+        return self._renew(request, timeout=RENEWAL_SECONDS_MAX, metadata=self._metadata())
+
+    def close(self) -> None:
+        """Tell the server that its lease is not used any more; otherwise changes wait for the lease's end."""
+        try:
+            self._renew(
+                RenewLeaseRequest(session_id=self._id, close=True), timeout=CLOSE_SECONDS, metadata=self._metadata()
+            )
+        except grpc.RpcError:
+            return
+
+    def watch(self) -> None:
+        """Have the signal set at each wake-up, unless that is so already."""
+        if self._watching is None or not self._watching.is_alive():
+            self._watching = Thread(target=self._hear, name="keysvc wake-ups", daemon=True)
+            self._watching.start()
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def _hear(self) -> None:
+        try:
+            for _ in self._watch(WatchWakeUpsRequest(session_id=self._id), metadata=self._metadata()):
+                self._signal.set()
+        except (grpc.RpcError, ValueError):
+            return  # The connection is lost or closed: the next renewal notices, or begins to watch anew.
+        self.is_over = True
+        self._signal.set()
