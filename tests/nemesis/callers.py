@@ -37,13 +37,17 @@ class Callers:
         return self._callers[node.name]
 
     def everybody(self) -> list[Caller]:
-        """A client of each server."""
+        """A client of each server, and of each client that answers for itself."""
         return [self.of(node) for node in [*self._cluster.nodes] if node.life]
+
+    def _servers(self) -> list[Caller]:
+        """A client of each server."""
+        return [self.of(node) for node in [*self._cluster.nodes] if node.life and not node.site.is_client]
 
     def anybody(self) -> Caller:
         """A client of any server, seldom of one that has trouble."""
         affected = {node.name for node in self._affected() if node.life}
-        callers = self.everybody()
+        callers = self._servers()
         well = [caller for caller in callers if caller.name not in affected]
         return self._chance.choice(well if self._chance.random() < 0.85 else callers)
 

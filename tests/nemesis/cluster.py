@@ -65,6 +65,7 @@ class Site:
         variables: of its environment.
         host: where it listens.
         link_host: where its link listens.
+        is_client: it is no server, but a client of some that answers for itself.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Site:
     variables: dict[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     link_host: str = "127.0.0.1"
+    is_client: bool = False
 
 
 class ServerDiedError(Exception):
@@ -223,6 +225,10 @@ class Cluster:
     def wire(self, host: str) -> Link:
         """A link to PostgreSQL."""
         return self._wiring.link(self._record.socket_dir / ".s.PGSQL.5432", host)
+
+    def wire_to(self, node: Node) -> Link:
+        """A link to a server."""
+        return self._wiring.link(node.address)
 
     @property
     def _record(self) -> Record:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from tests.nemesis import client_faults
 from tests.nemesis.database_faults import PostgresAborted, PostgresKilled, PostgresRestarted, Terminated
 from tests.nemesis.fault import Fault
 from tests.nemesis.network_faults import Blackholed, Cut, Delayed, Frozen, FrozenThere, HalfClosed
@@ -32,4 +33,5 @@ FAULTS: Final[tuple[type[Fault], ...]] = (
     Workers,
     WorkerKilled,
     WorkerStopped,
+    *client_faults.FAULTS,
 )

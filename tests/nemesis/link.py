@@ -1,4 +1,4 @@
-"""Links between servers and PostgreSQL that can be frozen, slowed down, half closed and cut.
+"""Links between servers and PostgreSQL, or clients and servers, that can be frozen, slowed down, half closed and cut.
 
 They live in a thread of their own, so that they go on whatever those who test are doing.
 """
@@ -52,14 +52,14 @@ class Wiring:
         self._thread.join()
         self._loop.close()
 
-    def link(self, socket: Path | str, host: str = "127.0.0.1") -> "Link":
+    def link(self, upstream: Path | str, host: str = "127.0.0.1") -> "Link":
         """A new link.
 
         Parameters:
-            socket: of PostgreSQL.
+            upstream: the Unix socket of PostgreSQL, or `address:port` of a server.
             host: where the link listens.
         """
-        link = Link(Path(socket), self.run)
+        link = Link(str(upstream), self.run)
         self.run(link.listen(host))
         self._links.append(link)
         return link
@@ -71,19 +71,20 @@ class Wiring:
 
 
 class Link:
-    """One listening port; each connection to it is one to PostgreSQL, as long as all is well.
+    """One listening port; each connection to it is one to whoever is behind it, as long as all is well.
 
     Parameters:
-        socket: of PostgreSQL.
+        upstream: who that is: the Unix socket of PostgreSQL, or `address:port` of a server.
         run: runs something where the link lives.
 
     Attributes:
+        upstream: of new connections.
         connections: how many there have been.
         carried: how much was sent to PostgreSQL, in pieces, by application name.
     """
 
-    def __init__(self, socket: Path, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        self._socket = socket
+    def __init__(self, upstream: str, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self.upstream = upstream
         self._run = run
         self._wires = set[_Wire]()
         self._tasks = set[asyncio.Task[None]]()
@@ -173,7 +174,7 @@ class Link:
         try:
             while self._is_frozen:
                 await self._changed.wait()
-            upstream_reader, upstream = await asyncio.open_unix_connection(str(self._socket))
+            upstream_reader, upstream = await self._connect()
         except (OSError, asyncio.CancelledError):
             writer.transport.abort()
             return
@@ -196,6 +197,12 @@ class Link:
             self._wires.discard(wire)
             wire.abort()
             await asyncio.gather(*directions, return_exceptions=True)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.upstream.startswith("/"):
+            return await asyncio.open_unix_connection(self.upstream)
+        host, _, port = self.upstream.rpartition(":")
+        return await asyncio.open_connection(host, int(port))
 
     async def _carry(
         self, wire: "_Wire", reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str

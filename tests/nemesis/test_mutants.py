@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.nemesis import client_faults
 from tests.nemesis.cluster import Cluster
 from tests.nemesis.schedules import SCHEDULES, SHOWN
 from tests.nemesis.trial import SITES, attempt, mutant
@@ -43,6 +44,6 @@ async def test_without_a_mistake_no_schedule_finds_anything(cluster: Cluster) ->
 
 def test_no_mutant_is_forgotten() -> None:
     """Each is tried, by schedules or rounds that keysvc survives."""
-    tried = SHOWN.keys() | MISTAKES.keys()
+    tried = SHOWN.keys() | MISTAKES.keys() | client_faults.MISTAKES.keys()
     assert {path.stem for path in Path(__file__).with_name("mutants").glob("*.py")} == tried
     assert set(SHOWN.values()) <= set(SCHEDULES)
