@@ -11,6 +11,7 @@ from keysvc.v1.key_service_pb2 import RenewLeaseResponse
 from keysvc.v1.verify_pb2 import Memo
 from keysvc_client import Basis, Verdict, Verification
 from keysvc_client.leasing.answers import Answers
+from keysvc_client.leasing.counting import Counting
 
 LIFE, OTHER_LIFE = UUID(int=1), UUID(int=2)
 EPOCH, OTHER_EPOCH = f"{LIFE.hex}.00000001", f"{LIFE.hex}.00000002"
@@ -33,7 +34,7 @@ class Leased(Answers):
     """Answers with a lease of two seconds at revision 10; the database's clock is the test's."""
 
     def __init__(self, clock: Clock, **named: Any) -> None:
-        super().__init__("me", clock=clock, **named)
+        super().__init__("me", Counting(), clock=clock, **named)
         self.clock = clock
         self.renew(10)
 
@@ -93,7 +94,7 @@ def test_an_answer_is_given_until_the_lease_ends(answers: Leased, clock: Clock) 
 
 def test_without_a_lease_nothing_is_remembered_or_given(clock: Clock) -> None:
     """Nobody would say when it has changed."""
-    answers = Answers("me", clock=clock)
+    answers = Answers("me", Counting(), clock=clock)
     question = answers.question("key", None, None, ())
     answers.remember(question, None, Verification(Verdict.VALID, revision=revision(10)), Memo(epoch=EPOCH))
     assert answers.find(question, None) is None
@@ -270,7 +271,7 @@ def test_answers_are_counted(answers: Leased, clock: Clock) -> None:
     clock.now += 1
     answers.ask()
     answers.renew(11, "subject")
-    (count,) = answers.take_counts()
+    ((count,),) = answers.take_counts()
     assert (count.key_id, count.verdict, count.number) == ("key", Verdict.VALID, 4)
     assert count.last_time == AT + timedelta(seconds=clock.now)
     assert answers.take_counts() == []

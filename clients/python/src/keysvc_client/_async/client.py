@@ -51,6 +51,9 @@ class AsyncKeysvcClient:
             `verify`, since answers that are given here are counted here and reported.
         stale: with `lease`, go on to answer so when no server can be reached any more, for as long as the operators of
             keysvc allow (`--stale-seconds`); `basis` is STALE then. Otherwise `Unavailable` is raised.
+        usage_spool: with `lease`, a folder for the counts of answers that were given here and not reported yet. None of
+            a process that is killed is lost then: the next one that uses the folder reports them. Without it they are,
+            those of a second at most. For processes with the same caller key.
         verify_timeout: deadline of `verify` and `verify_batch`, in seconds, retries included.
         timeout: deadline of all other calls, in seconds. A change that is not true everywhere by then is answered just
             before, with a receipt that says by when it will be; with the leases that servers have by default that
@@ -74,6 +77,7 @@ class AsyncKeysvcClient:
         allow_plaintext: bool | None = None,
         lease: bool = False,
         stale: bool = False,
+        usage_spool: FilePath | None = None,
         verify_timeout: float = VERIFY_SECONDS,
         timeout: float = CALL_SECONDS,
     ) -> None:
@@ -91,7 +95,7 @@ class AsyncKeysvcClient:
         self._verify_seconds = seconds(verify_timeout, "verify_timeout")
         self._connection = Connection.of(given, os.environ)
         self._calls = AsyncCalls(self._connection, seconds(timeout))
-        self._leased = Leased(self._connection, stale=stale) if lease else None
+        self._leased = Leased(self._connection, stale=stale, usage_spool=usage_spool) if lease else None
         self.keys: Final = AsyncKeys(self._calls)
         self.workspaces: Final = AsyncWorkspaces(self._calls)
         self.usage: Final = AsyncUsage(self._calls)

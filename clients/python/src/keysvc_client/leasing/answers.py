@@ -13,17 +13,17 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
 from secrets import token_bytes
 from threading import Lock
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from keysvc.core.revision import Revision
 from keysvc.v1.key_service_pb2 import RenewLeaseResponse
 from keysvc.v1.verify_pb2 import Memo
-from keysvc_client.verification import Basis, Verdict, Verification
+from keysvc_client.leasing.counting import Counting, Sheet
+from keysvc_client.verification import Basis, Verification
 
 ANSWERS_MAX: Final = 20_000
 """Of some 1.5 KB each."""
@@ -70,9 +70,12 @@ class _Remembered:
         seq: of the revision that it was judged at.
         ends_at: by the database's clock, in seconds since 1970.
         subject_ids: what it depends on.
+
+    Attributes:
+        sheet, slot: where it is counted how often it is given, while the sheet is open.
     """
 
-    __slots__ = ("count", "ends_at", "given", "last_at", "seq", "stamp", "subject_ids")
+    __slots__ = ("ends_at", "given", "seq", "sheet", "slot", "stamp", "subject_ids")
 
     def __init__(self, given: Verification, seq: int, ends_at: float, subject_ids: tuple[str, ...]) -> None:
         self.given = given
@@ -80,22 +83,8 @@ class _Remembered:
         self.seq = seq
         self.ends_at = ends_at
         self.subject_ids = subject_ids
-        self.count = 0
-        self.last_at = 0.0
-
-
-class Count(NamedTuple):
-    """Answers that were given here, and nobody else has counted.
-
-    Parameters:
-        last_time: when the last of them was given, by the database's clock.
-    """
-
-    key_id: str
-    secret_id: str
-    verdict: Verdict
-    number: int
-    last_time: datetime
+        self.sheet: Sheet | None = None
+        self.slot = 0
 
 
 class Answers:
@@ -103,15 +92,23 @@ class Answers:
 
     Parameters:
         holder: what answers say of who gave them.
+        counting: of the answers that are given here.
         stale: go on after the lease, for as long as the service allows, while no server can be reached.
         clock: of the lease.
         answers_max: how many are remembered; then those go that were not asked for lately.
     """
 
     def __init__(
-        self, holder: str, *, stale: bool = False, clock: Clock = boottime, answers_max: int = ANSWERS_MAX
+        self,
+        holder: str,
+        counting: Counting,
+        *,
+        stale: bool = False,
+        clock: Clock = boottime,
+        answers_max: int = ANSWERS_MAX,
     ) -> None:
         self._holder = holder
+        self._counting = counting
         self._stale = stale
         self._clock = clock
         self._generation_max = max(1, answers_max // 2)
@@ -120,7 +117,6 @@ class Answers:
         self._young: dict[Question, _Remembered] = {}
         self._old: dict[Question, _Remembered] = {}
         self._subjects: dict[str, set[Question]] = {}
-        self._counted: list[_Remembered] = []
         self._epoch = ""
         self._applied: Revision | None = None
         self._ends_at = self._stale_ends_at = -math.inf
@@ -156,27 +152,23 @@ class Answers:
             now = self._clock()
             if now >= self._ends_at and not (self._is_cut_off and now < self._stale_ends_at):
                 return None
-            if now + self._clock_ahead >= remembered.ends_at:
+            at = now + self._clock_ahead
+            if at >= remembered.ends_at:
                 return None
             stamp = self._stamps[now >= self._ends_at]
             if remembered.stamp is not stamp:
                 self._stamp(remembered, stamp)
-            if not remembered.count:
-                self._counted.append(remembered)
-            remembered.count += 1
-            remembered.last_at = now
+            sheet = remembered.sheet
+            if sheet is None or not sheet.is_open:
+                sheet = self._place(remembered)
+            sheet.counts[remembered.slot] += 1
+            sheet.times[remembered.slot] = at
             return remembered.given
 
-    def take_counts(self) -> list[Count]:
-        """How often answers were given since the last time; also those that have been forgotten since."""
+    def take_counts(self) -> list[Sheet]:
+        """How often answers were given since the last time, as batches; also those that have been forgotten since."""
         with self._lock:
-            counted, self._counted = self._counted, []
-            counts = []
-            for each in counted:
-                given, number, each.count = each.given, each.count, 0
-                last_time = datetime.fromtimestamp(each.last_at + self._clock_ahead, UTC)
-                counts.append(Count(given.key_id, given.secret_id, given.verdict, number, last_time))
-            return counts
+            return self._counting.seal()
 
     def remember(self, question: Question, source_ip: str | None, given: Verification, memo: Memo) -> None:
         """Remember an answer of the service, if it is from no earlier than what is applied (I2).
@@ -259,6 +251,13 @@ class Answers:
                 self._young[known] = remembered
                 return remembered
         return self._young.get(by_address)
+
+    def _place(self, remembered: _Remembered) -> Sheet:
+        """Where to count an answer from now on."""
+        given = remembered.given
+        sheet, remembered.slot = self._counting.place(given.key_id, given.secret_id, given.verdict)
+        remembered.sheet = sheet
+        return sheet
 
     def _stamp(self, remembered: _Remembered, stamp: _Stamp) -> None:
         """Have an answer say what is true of it now: it was judged at a revision, and nothing has changed since."""

@@ -7,27 +7,34 @@ counted once, however often connections are lost.
 import logging
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread
+from time import monotonic
 from typing import Final
-from uuid import uuid4
 
 import grpc
 
 from keysvc.v1.usage_pb2 import RecordUsageRequest, RecordUsageResponse, UsageRecord
 from keysvc.v1.verify_pb2 import Verdict
 from keysvc_client.channels import Channel
-from keysvc_client.leasing.answers import Answers, Count
+from keysvc_client.leasing.answers import Answers
+from keysvc_client.leasing.counting import Count, Counting, Sheet, left_over
 from keysvc_client.values import to_timestamp
 
 REPORT_SECONDS: Final = 1.0
 """How often counts are reported. A process that is killed loses those of so long."""
 
 CALL_SECONDS: Final = 5.0
+ADOPT_SECONDS: Final = 30.0
+"""How often it is looked for sheets of processes that have ended."""
+
 CLOSE_SECONDS: Final = 2.0
 """How long the last report may take when the client is closed."""
 
-RECORDS_MAX: Final = 1000
 COUNT_MAX: Final = 1_000_000
+
+_REFUSED: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION})
+"""Sending it again would be no use."""
 
 _log = logging.getLogger("keysvc_client")
 
@@ -37,12 +44,23 @@ class Reporting:
 
     Parameters:
         answers: counts them.
+        counting: where.
+        spool_dir: where sheets of processes that have ended are; None: nowhere.
         channel: to the service; closed in the end.
         metadata: of a call.
     """
 
-    def __init__(self, answers: Answers, channel: Channel, metadata: Callable[[], tuple[tuple[str, str], ...]]) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        counting: Counting,
+        spool_dir: Path | None,
+        channel: Channel,
+        metadata: Callable[[], tuple[tuple[str, str], ...]],
+    ) -> None:
         self._answers = answers
+        self._counting = counting
+        self._spool_dir = spool_dir
         self._metadata = metadata
         self.channel = channel
         self._record = channel.unary_unary(
@@ -50,9 +68,7 @@ class Reporting:
             request_serializer=RecordUsageRequest.SerializeToString,
             response_deserializer=RecordUsageResponse.FromString,
         )
-        self._source_id = f"client/{uuid4()}"
-        self._batch_seq = 0
-        self._waiting: deque[RecordUsageRequest] = deque()
+        self._waiting: deque[Sheet] = deque()
         self._stopped = Event()
         self._is_told = False
         self._thread = Thread(target=self._run, name="keysvc usage", daemon=True)
@@ -68,43 +84,64 @@ class Reporting:
         self.channel.close()
 
     def _run(self) -> None:
+        looks_at = 0.0
         while not self._stopped.wait(REPORT_SECONDS):
+            self._counting.prepare()
             self._flush(CALL_SECONDS)
+            if self._spool_dir is not None and monotonic() > looks_at:
+                self._adopt(self._spool_dir)
+                looks_at = monotonic() + ADOPT_SECONDS
         if not self._flush(CLOSE_SECONDS):
-            lost = sum(record.count for request in self._waiting for record in request.records)
-            _log.error("usage lost: keysvc cannot be told of %d answers that were given here", lost)
+            self._give_up()
+        self._counting.close()
 
     def _flush(self, timeout: float) -> bool:
         """Report all that was counted before; whether that was answered."""
         if not self._waiting:
-            self._waiting.extend(self._batches())
+            self._waiting.extend(self._answers.take_counts())
         while self._waiting:
-            try:
-                answer = self._record(self._waiting[0], timeout=timeout, metadata=self._metadata())
-            except grpc.RpcError as error:
-                self._tell(error)
+            if not self._send(self._waiting[0], timeout):
                 return False
-            self._is_told = False
-            self._waiting.popleft()
-            for failure in answer.failures:
-                _log.error("usage refused by keysvc: %s", failure.message)
+            self._waiting.popleft().discard()
         return True
 
-    def _batches(self) -> list[RecordUsageRequest]:
-        """What was counted, under the next numbers."""
-        records = [record for count in self._answers.take_counts() for record in _records(count)]
-        batches = []
-        for first in range(0, len(records), RECORDS_MAX):
-            self._batch_seq += 1
-            some = records[first : first + RECORDS_MAX]
-            batches.append(RecordUsageRequest(source_id=self._source_id, batch_seq=self._batch_seq, records=some))
-        return batches
-
-    def _tell(self, error: grpc.RpcError) -> None:
-        """Say in the log that reports wait, once."""
-        if not self._is_told:
-            _log.warning("usage waits: keysvc does not take it (%s: %s)", error.code().name, error.details())
+    def _send(self, sheet: Sheet, timeout: float) -> bool:
+        """Report a sheet; whether it need not be sent again."""
+        records = [record for count in sheet for record in _records(count)]
+        request = RecordUsageRequest(source_id=sheet.source_id, batch_seq=sheet.seq, records=records)
+        try:
+            answer = self._record(request, timeout=timeout, metadata=self._metadata())
+        except grpc.RpcError as error:
+            if error.code() in _REFUSED:
+                _log.error("usage lost: keysvc refuses it (%s: %s)", error.code().name, error.details())
+                return True
+            if not self._is_told:
+                _log.warning("usage waits: keysvc does not take it (%s: %s)", error.code().name, error.details())
             self._is_told = True
+            return False
+        self._is_told = False
+        for failure in answer.failures:
+            _log.error("usage refused by keysvc: %s", failure.message)
+        return True
+
+    def _adopt(self, folder: Path) -> None:
+        """Report what processes have left that ended before they could."""
+        for sheets in left_over(folder):
+            is_answered = True
+            for sheet in sheets:
+                is_answered = is_answered and (sheet.is_empty() or self._send(sheet, CALL_SECONDS))
+                (sheet.discard if is_answered else sheet.close)()
+
+    def _give_up(self) -> None:
+        """Nobody answers, and the process ends."""
+        left = [*self._waiting, *self._answers.take_counts()]
+        number = sum(count.number for sheet in left for count in sheet)
+        if self._spool_dir is None:
+            _log.error("usage lost: keysvc cannot be told of %d answers that were given here", number)
+        else:
+            _log.warning("usage waits in %s: keysvc cannot be told of %d answers", self._spool_dir, number)
+        for sheet in left:
+            sheet.close()
 
 
 def _records(count: Count) -> list[UsageRecord]:

@@ -1,0 +1,217 @@
+"""Counts of answers that were given in this process, which outlive it if they are kept in files.
+
+A sheet has the counts of one batch of RecordUsage, and that batch's number from the beginning. Once nothing is counted
+on it any more it is the batch, and whoever finds it sends the same one: each count is recorded once, whether the
+process lives or not. A sheet in a file is shared memory: what was counted is there after a kill, without any write.
+"""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import groupby
+from mmap import mmap
+from operator import attrgetter
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+from uuid import uuid4
+
+from keysvc_client.verification import Verdict
+
+SLOTS: Final = 900
+"""Of a sheet. A batch may have 1000 records, and one of a large count is several."""
+
+_MAGIC: Final = b"keysvc usage 1\n"
+_HEADER_BYTES: Final = 256
+_NAME_BYTES: Final = 128
+_BYTES: Final = _HEADER_BYTES + SLOTS * (8 + 8 + _NAME_BYTES)
+_SUFFIX: Final = ".usage"
+
+_log = logging.getLogger("keysvc_client")
+
+_ours: Final[set[str]] = set()
+"""The sources of this process. The lock of a file does not keep out the process that holds it."""
+
+
+class Count(NamedTuple):
+    """Answers of one kind.
+
+    Parameters:
+        last_time: when the last of them was given, by the database's clock.
+    """
+
+    key_id: str
+    secret_id: str
+    verdict: Verdict
+    number: int
+    last_time: datetime
+
+
+class Sheet:
+    """The counts of one batch.
+
+    Parameters:
+        memory: where they are.
+        path: the file that this is; None: none.
+        descriptor: of the file, locked for as long as it is open.
+
+    Attributes:
+        is_open: something may still be counted on it.
+        counts: of each slot.
+        times: when the last one was counted, by the database's clock, in seconds since 1970.
+    """
+
+    __slots__ = ("_descriptor", "_memory", "_path", "_used", "counts", "is_open", "seq", "source_id", "times")
+
+    def __init__(self, memory: mmap, path: Path | None = None, descriptor: int = -1) -> None:
+        self._memory = memory
+        self._path = path
+        self._descriptor = descriptor
+        self._used = 0
+        self.is_open = False
+        header = bytes(memory[len(_MAGIC) : _HEADER_BYTES]).rstrip(b"\0").decode()
+        source_id, _, seq = header.partition(" ")
+        self.source_id = source_id
+        self.seq = int(seq)
+        view = memoryview(memory)
+        self.counts = view[_HEADER_BYTES : _HEADER_BYTES + 8 * SLOTS].cast("Q")
+        self.times = view[_HEADER_BYTES + 8 * SLOTS : _HEADER_BYTES + 16 * SLOTS].cast("d")
+
+    @classmethod
+    def begin(cls, folder: Path | None, source_id: str, seq: int) -> Self:
+        """An empty sheet.
+
+        Raises:
+            OSError: there can be no file in the folder.
+        """
+        head = _MAGIC + f"{source_id} {seq}".encode()
+        path, descriptor, memory = None, -1, None
+        if folder is None:
+            memory = mmap(-1, _BYTES)
+            memory[: len(head)] = head
+        else:
+            path = folder / f"{source_id}-{seq:08}{_SUFFIX}"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.posix_fallocate(descriptor, 0, _BYTES)  # else a full disk would end the process, later
+            memory = mmap(descriptor, _BYTES)
+            memory[: len(head)] = head
+        sheet = cls(memory, path, descriptor)
+        sheet.is_open = True
+        return sheet
+
+    @classmethod
+    def find(cls, path: Path) -> Self | None:
+        """A sheet of a process that has ended; None: it has not, or this is none."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with suppress(OSError):
+            # Who makes a sheet locks it before it can be told for one.
+            if os.pread(descriptor, len(_MAGIC), 0) == _MAGIC:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return cls(mmap(descriptor, _BYTES), path, descriptor)
+        os.close(descriptor)
+        return None
+
+    def take(self, key_id: str, secret_id: str, verdict: Verdict) -> int | None:
+        """A slot for answers of one kind; None: there is none left."""
+        slot, name = self._used, f"{key_id}\n{secret_id}\n{verdict.name}".encode()
+        if slot == SLOTS:
+            return None
+        start = _HEADER_BYTES + 16 * SLOTS + slot * _NAME_BYTES
+        self._memory[start : start + _NAME_BYTES] = name.ljust(_NAME_BYTES, b"\0")
+        self._used += 1
+        return slot
+
+    def __iter__(self) -> Iterator[Count]:
+        """What was counted."""
+        for slot, number in enumerate(self.counts):
+            if number:
+                start = _HEADER_BYTES + 16 * SLOTS + slot * _NAME_BYTES
+                name = bytes(self._memory[start : start + _NAME_BYTES]).rstrip(b"\0").decode()
+                key_id, secret_id, verdict = name.split("\n")
+                last_time = datetime.fromtimestamp(self.times[slot], UTC)
+                yield Count(key_id, secret_id, Verdict[verdict], number, last_time)
+
+    def is_empty(self) -> bool:
+        """Whether nothing was counted."""
+        return not any(self.counts)
+
+    def discard(self) -> None:
+        """Recorded, or empty: it goes."""
+        if self._path is not None:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Leave it to others; without a file it is lost."""
+        self.is_open = False
+        self.counts.release()
+        self.times.release()
+        self._memory.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+class Counting:
+    """The sheets of this process. Those who count hold a lock of their own meanwhile.
+
+    Parameters:
+        folder: where sheets are files; None: they end with the process.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._source_id = f"client-{uuid4()}"
+        self._seq = 0
+        self._open: list[Sheet] = []
+        _ours.add(self._source_id)
+        self._spare: Sheet | None = self._begin()
+
+    def prepare(self) -> None:
+        """Have an empty sheet ready: to make one takes longer than to answer. By one thread, without the lock."""
+        if self._spare is None:
+            self._spare = self._begin()
+
+    def place(self, key_id: str, secret_id: str, verdict: Verdict) -> tuple[Sheet, int]:
+        """Where to count answers of one kind, while the sheet is open."""
+        while not self._open or (slot := self._open[-1].take(key_id, secret_id, verdict)) is None:
+            sheet, self._spare = self._spare, None
+            self._open.append(sheet or self._begin())
+        return self._open[-1], slot
+
+    def seal(self) -> list[Sheet]:
+        """All sheets with counts, in order, on which nothing is counted any more."""
+        sealed, self._open = self._open, []
+        for sheet in sealed:
+            sheet.is_open = False
+        return sealed
+
+    def close(self) -> None:
+        """Nothing is counted any more."""
+        if self._spare is not None:
+            self._spare.discard()
+
+    def _begin(self) -> Sheet:
+        self._seq += 1
+        try:
+            return Sheet.begin(self._folder, self._source_id, self._seq)
+        except OSError as error:
+            _log.error("usage is kept in memory alone: no file in %s (%s)", self._folder, error.strerror)
+            return Sheet.begin(None, self._source_id, self._seq)
+
+
+def left_over(folder: Path) -> Iterator[list[Sheet]]:
+    """The sheets of processes that have ended, those of each one in order."""
+    found = [
+        sheet
+        for path in sorted(folder.glob(f"*{_SUFFIX}"))
+        if path.name.rpartition("-")[0] not in _ours and (sheet := Sheet.find(path)) is not None
+    ]
+    for _, sheets in groupby(found, attrgetter("source_id")):
+        yield list(sheets)
