@@ -1,0 +1,6 @@
+"""The tests of the server, with the fake."""
+
+from tests.fake.conftest import the_tests_of
+from tests.rpc import test_update
+
+globals().update(the_tests_of(test_update))
