@@ -104,6 +104,7 @@ def modules(source: Path) -> dict[str, ast.Module]:
 
 TREES = modules(SOURCE)
 CLIENT_TREES = modules(CLIENT_SOURCE)
+PLUGIN_TREES = modules(CLIENT_SOURCE.parent / "pytest_keysvc")
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -240,6 +241,13 @@ def test_the_client_library_does_without_its_test_kit() -> None:
     assert set(CLIENT_TESTING) <= CLIENT_TREES.keys()
     used = {name for tree in CLIENT_TREES.values() for name in imported(tree)}
     assert not [name for name in used for each in CLIENT_TESTING if f"{name}.".startswith(f"{each}.")]
+
+
+@pytest.mark.parametrize("module", PLUGIN_TREES)
+def test_the_pytest_plugin_loads_next_to_nothing(module: str) -> None:
+    """It is in every run of pytest: whatever else it needs comes with the first fixture that is asked for."""
+    tops = {name.split(".")[0] for name in loads(PLUGIN_TREES[module])}
+    assert tops <= sys.stdlib_module_names | {"pytest", "pytest_keysvc"}
 
 
 def test_the_client_library_is_left_alone() -> None:

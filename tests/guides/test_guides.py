@@ -28,7 +28,7 @@ def test_the_first_integration_from_an_empty_machine(tmp_path: Path) -> None:
     assert not found, "\n\n".join(found)
 
 
-@pytest.mark.parametrize("name", ["rotation", "leaked-key", "protect-a-grpc-service", "client"])
+@pytest.mark.parametrize("name", ["rotation", "leaked-key", "protect-a-grpc-service", "client", "testing"])
 async def test_a_guide_does_what_it_says(deployment: Deployment, tmp_path: Path, name: str) -> None:
     """Every block as it is written."""
     guide = GUIDES / f"{name}.md"
