@@ -11,6 +11,7 @@ WORKERS ?= 2
 TESTS ?= tests
 ROUNDS ?= 30
 NEWEST_TESTS ?= tests/rpc/test_limits.py tests/rpc/test_verify.py tests/rpc/test_tables.py tests/client/test_verify.py
+OLDEST_TESTS ?= $(filter-out %/test_servers.py %/test_pytest_plugin.py,$(wildcard tests/client/test_*.py)) tests/fake/test_fake.py
 REVOCATIONS ?= 60
 BENCH ?= --json build/bench.json
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
@@ -40,12 +41,15 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 ##@ Change
 
-.PHONY: test test-newest test-killed nemesis nemesis-promised nemesis-report model bench bench-report format proto sync-client lock upgrade release-protos grpcurl clean
+.PHONY: test test-newest test-oldest test-killed nemesis nemesis-promised nemesis-report model bench bench-report format proto sync-client lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 test-newest: .venv-newest/stamp ## Some tests with the newest grpcio, protobuf and all else that the metadata allow
 	@.venv-newest/bin/python -m pytest -n $(WORKERS) $(NEWEST_TESTS)
+
+test-oldest: .venv-oldest/stamp ## The client library's tests with the oldest grpcio and protobuf that it declares
+	@.venv-oldest/bin/python -m pytest -n $(WORKERS) $(OLDEST_TESTS)
 
 test-killed: .venv/dev.stamp ## Kill a server under load, ROUNDS times (SEED=… to repeat what an earlier run told)
 	@$(BIN)/python -m pytest -n $(WORKERS) -raP tests/process/test_killed.py --rounds=$(ROUNDS) $(SEED:%=--seed=%)
@@ -91,7 +95,7 @@ grpcurl: ## Install grpcurl into .tools/bin (needs Go), for the tests that drive
 	@GOBIN='$(CURDIR)/.tools/bin' go install $(GRPCURL)
 
 clean: ## Remove all that was built or installed here, but never the data in .keysvc/
-	@rm -rf .venv .venv-proto .venv-newest .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-proto .venv-newest .venv-oldest .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find src tests tools bench clients -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 ##@ Check
@@ -127,8 +131,8 @@ check-breaking: .venv/dev.stamp ## Does the contract keep every released promise
 # The environments. The folder itself is only looked at (order-only, phony): it is made if missing, and every call
 # makes sure that it still works.
 
-.PHONY: .venv .venv-proto .venv-newest
-.venv .venv-proto .venv-newest:
+.PHONY: .venv .venv-proto .venv-newest .venv-oldest
+.venv .venv-proto .venv-newest .venv-oldest:
 	@command -v '$(PYTHON)' >/dev/null || { echo 'There is no $(PYTHON): install Python 3.11 or newer.' >&2; exit 1; }
 	@'$(PYTHON)' tools/environment.py $@
 
@@ -154,8 +158,8 @@ check-breaking: .venv/dev.stamp ## Does the contract keep every released promise
 	@.venv-proto/bin/$(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 
-.venv-newest/stamp: requirements/newest.txt pyproject.toml clients/python/pyproject.toml | .venv-newest
+.venv-newest/stamp .venv-oldest/stamp: .venv-%/stamp: requirements/%.txt pyproject.toml clients/python/pyproject.toml | .venv-%
 	@echo 'Installing $< …'
-	@.venv-newest/bin/$(PIP_INSTALL) --require-hashes -r $<
-	@.venv-newest/bin/$(PIP_INSTALL) --no-build-isolation -e . -e clients/python
+	@.venv-$*/bin/$(PIP_INSTALL) --require-hashes -r $<
+	@.venv-$*/bin/$(PIP_INSTALL) --no-build-isolation -e . -e clients/python
 	@touch $@

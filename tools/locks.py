@@ -29,10 +29,11 @@ def wanted(name: str) -> tuple[str, ...]:
 
 
 SERVER = (*BASE, *EXTRAS["server"], *wanted("pins"))
+ANY_GRPCIO = tuple(need for need in EXTRAS["server"] if not need.startswith("grpcio>="))
 RUN = (*SERVER, *EXTRAS["embedded"], *BUILD)
 
 # `dev` holds all others but these and is resolved first: they take its versions.
-ALONE = frozenset({"proto", "newest"})
+ALONE = frozenset({"proto", "newest", "oldest"})
 LOCKS = {
     "dev": (*RUN, *wanted("dev")),
     "run": RUN,
@@ -41,6 +42,7 @@ LOCKS = {
     "bench": wanted("bench"),
     "proto": wanted("proto"),
     # Without the pins.
+    "oldest": (*ANY_GRPCIO, *EXTRAS["embedded"], *BUILD, *wanted("newest"), *wanted("oldest")),
     "newest": (*BASE, *EXTRAS["server"], *EXTRAS["embedded"], *BUILD, *wanted("newest")),
 }
 

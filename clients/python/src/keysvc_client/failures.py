@@ -18,6 +18,7 @@ _CAUSES: Final = (
     ("WRONG_VERSION_NUMBER", "it does not speak TLS"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted: name the authority that signed it, tls_ca"),
     ("Hostname Verification", "its certificate is for another name"),
+    ("is not in peer certificate", "its certificate is for another name"),  # as older ones word it
     (
         "Socket closed",
         "it closed the connection; if it always does, it may want TLS (tls, tls_ca) or a certificate (tls_client_cert)",
