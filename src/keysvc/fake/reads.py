@@ -96,7 +96,7 @@ class Listings:
     async def list_keys(self, asked: KeyFilter, after: Position | None, limit: int) -> Listed:
         """Keys, newest first."""
         if asked.idle_since is not None:
-            raise NotBuilt("the fake counts no usage, so it does not know which keys are idle")
+            raise NotBuilt("FakeKeysvc has no idle_since in List: it counts no usage")
         now = self._state.now()
         keys = [each for key in self._state.keys.values() if _is_asked(each := replace(key, at=now), asked)]
         keys.sort(key=lambda key: (key.create_time, key.id), reverse=True)

@@ -89,8 +89,9 @@ class FakeServer:
         if operator_key is None:
             raise RuntimeError("there is an operator before the first one")
         self.operator_key: Final[str] = operator_key.reveal()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=_THREAD_NAME)
         self._server = grpc.server(
-            ThreadPoolExecutor(THREADS, thread_name_prefix=_THREAD_NAME),
+            self._pool,
             handlers=[_Bridge(handlers, self._answer)],
             options=[*Limits().options(), ("grpc.so_reuseport", 0)],
         )
@@ -98,8 +99,11 @@ class FakeServer:
         self._server.start()
 
     def close(self) -> None:
-        """End it, with all that it kept."""
+        """End it, with all that it kept. A second time does nothing."""
+        if self._loop.is_closed():
+            return
         self._server.stop(GRACE_SECONDS).wait()
+        self._pool.shutdown()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
