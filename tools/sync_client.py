@@ -24,6 +24,7 @@ NAMES = {
     "aclose": "close",
     "_async": "_sync",
     "open_async_channel": "open_channel",
+    "asyncio": "time",  # for its sleep
 }
 PROSE = {"asynchronous": "synchronous", "many tasks of one event loop": "many threads"}
 """What documentation says otherwise."""

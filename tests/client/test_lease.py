@@ -11,7 +11,15 @@ from keysvc.core.pepper import Peppers
 from keysvc.lease.terms import Terms
 from keysvc.service import granting
 from keysvc.v1 import receipt_pb2, workspace_service_pb2
-from keysvc_client import Basis, InvalidArgument, Presentation, Unauthenticated, Unavailable, Verdict
+from keysvc_client import (
+    Basis,
+    ConfigurationError,
+    InvalidArgument,
+    Presentation,
+    Unauthenticated,
+    Unavailable,
+    Verdict,
+)
 from tests.client.conftest import AnyClient, Connect, call
 from tests.deployment import WORKSPACE, Client, Deployment, eventually
 
@@ -216,6 +224,30 @@ async def test_answers_given_in_process_are_counted_once(
     await eventually(is_counted)
     key = await operator.get(created.key.id)
     assert key.create_time.ToDatetime() < key.last_used_time.ToDatetime() <= key.usage_time.ToDatetime()
+
+
+async def test_work_in_flight_is_told_when_its_key_is_revoked(leased: AnyClient, operator: Client) -> None:
+    """And not when something else of it has changed; looking is no use of the key."""
+    created = await operator.create()
+    await remembered(leased, created.key_string)
+    watch = leased.watch(created.key_string)
+    assert await call(watch.refusal) is None
+    waiting = asyncio.create_task(call(watch.wait))
+    await operator.update(created.key.id, display_name="another name")
+    assert await call(watch.wait, 0.5) is None
+    assert not waiting.done()
+    await operator.revoke(created.key.id)
+    assert (await waiting).verdict is Verdict.REVOKED
+    assert (await call(watch.refusal)).verdict is Verdict.REVOKED
+    key = await operator.get(created.key.id)
+    assert key.usage_total <= 10, "one for each change, and not one for each look"
+
+
+async def test_without_a_lease_nothing_can_be_watched(connect: Connect, deployment: Deployment) -> None:
+    """It would be a Verify each time."""
+    client = connect(deployment.address, api_key=deployment.operator_key)
+    with pytest.raises(ConfigurationError, match="lease=True"):
+        client.watch("key")
 
 
 async def test_a_server_that_stops_hands_its_clients_over(

@@ -3,7 +3,7 @@
 import inspect
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -163,13 +163,17 @@ def test_a_handler_takes_and_answers_the_messages_of_its_method(name: str) -> No
     """A handler gets what the contract says, and says that it answers what the contract says; Verify, on the wire."""
     method = METHODS[name]
     handler = getattr(SERVICERS[method.containing_service.name], method.name)
-    assert inspect.iscoroutinefunction(handler)
     assert not method.client_streaming
-    assert not method.server_streaming
     signature = inspect.signature(handler)
     assert signature.parameters["request"].annotation is GetMessageClass(method.input_type)
     on_the_wire = name == "keysvc.v1.KeyService/Verify"
-    assert signature.return_annotation is (bytes if on_the_wire else GetMessageClass(method.output_type))
+    answers = bytes if on_the_wire else GetMessageClass(method.output_type)
+    if method.server_streaming:
+        assert inspect.isasyncgenfunction(handler)
+        assert signature.return_annotation == AsyncIterator[answers]
+    else:
+        assert inspect.iscoroutinefunction(handler)
+        assert signature.return_annotation is answers
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -139,7 +139,9 @@ class KeyServicer:
         return self._memos.granted_message(await self._granting.renew(call, session_id, place, stale=stale))
 
     async def WatchWakeUps(
-        self, _request: key_service_pb2.WatchWakeUpsRequest, _call: Call
+        self,
+        request: key_service_pb2.WatchWakeUpsRequest,  # noqa: ARG002 (as all are called)
+        call: Call,  # noqa: ARG002 (the same)
     ) -> AsyncIterator[key_service_pb2.WatchWakeUpsResponse]:
         """Tell a client when to renew."""
         async for revision in self._granting.watch():

@@ -5,7 +5,9 @@ exception that a call raises is a `KeysvcError`: nothing was judged or changed, 
 """
 
 from keysvc_client._async.client import AsyncKeysvcClient
+from keysvc_client._async.watch import AsyncWatch
 from keysvc_client._sync.client import KeysvcClient
+from keysvc_client._sync.watch import Watch
 from keysvc_client.changes import KeyChanges, WorkspaceChanges
 from keysvc_client.errors import (
     Aborted,
@@ -31,6 +33,7 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncKeysvcClient",
+    "AsyncWatch",
     "AtLeast",
     "Basis",
     "ConfigurationError",
@@ -57,5 +60,6 @@ __all__ = [
     "Verdict",
     "Verification",
     "Wait",
+    "Watch",
     "WorkspaceChanges",
 ]

@@ -10,8 +10,10 @@ from keysvc_client._async.audit import AsyncAudit
 from keysvc_client._async.calls import AsyncCalls
 from keysvc_client._async.keys import AsyncKeys
 from keysvc_client._async.usage import AsyncUsage
+from keysvc_client._async.watch import AsyncWatch
 from keysvc_client._async.workspaces import AsyncWorkspaces
 from keysvc_client.connection import Arguments, Connection, FilePath
+from keysvc_client.errors import ConfigurationError
 from keysvc_client.leasing.leased import Leased
 from keysvc_client.methods import VERIFY, VERIFY_BATCH
 from keysvc_client.values import EnvironmentWord, seconds, several
@@ -173,6 +175,42 @@ class AsyncKeysvcClient:
         if answers is not None and question is not None and answer.HasField("memo"):
             answers.remember(question, source_ip, verification, answer.memo)
         return verification
+
+    def watch(
+        self,
+        key_string: str,
+        *,
+        workspace: str | None = None,
+        environment: EnvironmentWord | None = None,
+        required_scopes: Iterable[str] = (),
+        source_ip: str | None = None,
+    ) -> AsyncWatch:
+        """Watch over work in flight: be told when what `verify` has found VALID is so no more. Needs `lease`.
+
+        Nothing is sent while nothing changes. Each time that something does, one Verify is counted.
+
+        Parameters:
+            key_string, workspace, environment, required_scopes, source_ip: as for `verify`.
+
+        Raises:
+            ConfigurationError: the client has no lease.
+        """
+        leased = self._leased
+        if leased is None:
+            raise ConfigurationError("watch needs a client with lease=True")
+        scopes = tuple(several("required_scopes", required_scopes))
+
+        def find() -> Verification | None:
+            answers = leased.answers()
+            question = answers.question(key_string, workspace, environment, scopes)
+            return answers.find(question, source_ip, counted=False)
+
+        async def ask() -> Verification:
+            return await self.verify(
+                key_string, workspace=workspace, environment=environment, required_scopes=scopes, source_ip=source_ip
+            )
+
+        return AsyncWatch(find, ask)
 
     async def verify_batch(
         self, presentations: Iterable[Presentation], *, timeout: float | None = None

@@ -10,8 +10,10 @@ from keysvc_client._sync.audit import Audit
 from keysvc_client._sync.calls import Calls
 from keysvc_client._sync.keys import Keys
 from keysvc_client._sync.usage import Usage
+from keysvc_client._sync.watch import Watch
 from keysvc_client._sync.workspaces import Workspaces
 from keysvc_client.connection import Arguments, Connection, FilePath
+from keysvc_client.errors import ConfigurationError
 from keysvc_client.leasing.leased import Leased
 from keysvc_client.methods import VERIFY, VERIFY_BATCH
 from keysvc_client.values import EnvironmentWord, seconds, several
@@ -173,6 +175,42 @@ class KeysvcClient:
         if answers is not None and question is not None and answer.HasField("memo"):
             answers.remember(question, source_ip, verification, answer.memo)
         return verification
+
+    def watch(
+        self,
+        key_string: str,
+        *,
+        workspace: str | None = None,
+        environment: EnvironmentWord | None = None,
+        required_scopes: Iterable[str] = (),
+        source_ip: str | None = None,
+    ) -> Watch:
+        """Watch over work in flight: be told when what `verify` has found VALID is so no more. Needs `lease`.
+
+        Nothing is sent while nothing changes. Each time that something does, one Verify is counted.
+
+        Parameters:
+            key_string, workspace, environment, required_scopes, source_ip: as for `verify`.
+
+        Raises:
+            ConfigurationError: the client has no lease.
+        """
+        leased = self._leased
+        if leased is None:
+            raise ConfigurationError("watch needs a client with lease=True")
+        scopes = tuple(several("required_scopes", required_scopes))
+
+        def find() -> Verification | None:
+            answers = leased.answers()
+            question = answers.question(key_string, workspace, environment, scopes)
+            return answers.find(question, source_ip, counted=False)
+
+        def ask() -> Verification:
+            return self.verify(
+                key_string, workspace=workspace, environment=environment, required_scopes=scopes, source_ip=source_ip
+            )
+
+        return Watch(find, ask)
 
     def verify_batch(
         self, presentations: Iterable[Presentation], *, timeout: float | None = None
