@@ -25,6 +25,8 @@ from keysvc_client.errors import (
     Unavailable,
     Unimplemented,
 )
+from keysvc_client.middleware.policy import Policy
+from keysvc_client.middleware.principal import Principal, current_principal
 from keysvc_client.records import UsageRecord
 from keysvc_client.values import Environment, KeyState, Outcome, UsageGroup, Wait
 from keysvc_client.verification import AtLeast, Basis, Consistency, Presentation, Verdict, Verification
@@ -50,7 +52,9 @@ __all__ = [
     "NotFound",
     "Outcome",
     "PermissionDenied",
+    "Policy",
     "Presentation",
+    "Principal",
     "ResourceExhausted",
     "Unauthenticated",
     "Unavailable",
@@ -62,4 +66,5 @@ __all__ = [
     "Wait",
     "Watch",
     "WorkspaceChanges",
+    "current_principal",
 ]

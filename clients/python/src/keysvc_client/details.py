@@ -1,13 +1,15 @@
 """What comes with an error, as ``google.rpc.Status`` in the trailing metadata.
 
 The package that has these messages, googleapis-common-protos, is not needed for four of them: they are described here,
-with the fields that are read. In a pool of their own, so that it does not matter whether that package is loaded too.
+with the fields that are used. In a pool of their own, so that it does not matter whether that package is loaded too.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Final
 
+import grpc
 from google.protobuf.any_pb2 import Any as Detail
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -39,7 +41,14 @@ _POOL.Add(  # type: ignore[no-untyped-call]
         package=_PACKAGE,
         syntax="proto3",
         message_type=[
-            DescriptorProto(name="Status", field=[_repeated("details", 3)]),
+            DescriptorProto(
+                name="Status",
+                field=[
+                    _one("code", 1, FieldDescriptorProto.TYPE_INT32),
+                    _one("message", 2, _TEXT),
+                    _repeated("details", 3),
+                ],
+            ),
             DescriptorProto(
                 name="ErrorInfo", field=[_one("reason", 1, _TEXT), _one("domain", 2, _TEXT), _repeated("metadata", 3)]
             ),
@@ -108,3 +117,13 @@ def _read(detail: Detail, details: Details) -> None:
 def _pairs(packed: Iterable[bytes]) -> dict[str, str]:
     pairs = map(_Pair.FromString, packed)
     return {pair.name: pair.text for pair in pairs}
+
+
+def retry_details(code: grpc.StatusCode, message: str, seconds: float) -> bytes:
+    """The details of an error that says when to try again, for the trailing metadata."""
+    delay = Duration()
+    delay.FromMilliseconds(ceil(seconds * 1000))
+    info = _RetryInfo(retry_delay=delay.SerializeToString())
+    detail = Detail(type_url=f"type.googleapis.com/{_PACKAGE}.RetryInfo", value=info.SerializeToString())
+    status = _Status(code=code.value[0], message=message, details=[detail.SerializeToString()])
+    return status.SerializeToString()  # type: ignore[no-any-return]

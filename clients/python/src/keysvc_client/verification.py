@@ -42,11 +42,21 @@ class Verdict(StrEnum):
     @property
     def http_status(self) -> int:
         """What a service should answer its own user: 200, 401, 403 or 429."""
-        return _HTTP_STATUS.get(self, 401)
+        return _HTTP_STATUS[self]
 
 
 _HTTP_STATUS: Final[Mapping[Verdict, int]] = {
     Verdict.VALID: 200,
+    Verdict.MALFORMED: 401,
+    Verdict.NOT_FOUND: 401,
+    Verdict.WORKSPACE_MISMATCH: 401,
+    Verdict.ENVIRONMENT_MISMATCH: 401,
+    Verdict.REVOKING: 401,
+    Verdict.REVOKED: 401,
+    Verdict.SUSPENDED: 401,
+    Verdict.WORKSPACE_SUSPENDED: 401,
+    Verdict.EXPIRED: 401,
+    Verdict.UNKNOWN: 401,
     Verdict.IP_NOT_ALLOWED: 403,
     Verdict.INSUFFICIENT_SCOPE: 403,
     Verdict.RATE_LIMITED: 429,
