@@ -173,23 +173,35 @@ async def ask(
 
 
 async def ask_with(address: str, name: str, text: str, sent: Any) -> tuple[list[str], dict[str, Any]]:
-    """The same with any metadata."""
+    """The same with any metadata.
+
+    By a client without asyncio: that with it answers INTERNAL when a server ends a call whose stream it still writes.
+    """
+    return await asyncio.to_thread(_ask, address, name, text, sent)
+
+
+def _ask(address: str, name: str, text: str, sent: Any) -> tuple[list[str], dict[str, Any]]:
     kind = KINDS.get(name, "unary_unary")
-    async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         method = getattr(channel, kind)(
             f"/{SERVICE}/{name}",
             request_serializer=StringValue.SerializeToString,
             response_deserializer=StringValue.FromString,
         )
         request = StringValue(value=text)
-        call = method([request, request] if kind.startswith("stream") else request, metadata=sent, timeout=20)
+        requests = iter([request, request]) if kind.startswith("stream") else request
         try:
-            answers = [each.value async for each in call] if kind.endswith("stream") else [(await call).value]
-        except grpc.aio.AioRpcError as error:
-            refused = Refused.of(error)
-            refused.metadata = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
+            if kind.endswith("stream"):
+                call = method(requests, metadata=sent, timeout=20)
+                answers = [each.value for each in call]
+            else:
+                answer, call = method.with_call(requests, metadata=sent, timeout=20)
+                answers = [answer.value]
+        except grpc.RpcError as error:
+            refused = Refused.of(error)  # type: ignore[arg-type]
+            refused.metadata = dict(error.trailing_metadata() or ())
             raise refused from None
-        return answers, dict(await call.trailing_metadata())
+        return answers, dict(call.trailing_metadata())
 
 
 async def refusal(*arguments: Any, **named: Any) -> Refused:
