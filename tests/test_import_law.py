@@ -238,7 +238,7 @@ def test_a_module_imports_only_rooms_that_it_may_know(module: str) -> None:
 
 @pytest.mark.parametrize("module", CLIENT_TREES)
 def test_the_client_library_needs_nothing_of_the_server(module: str) -> None:
-    """It imports the contract, what is pure, gRPC, protobuf and the standard library, or what its users have besides."""
+    """It imports the contract, what is pure, gRPC, protobuf, the standard library, or what its users have besides."""
     assert foreign_to_the_client(module, CLIENT_TREES[module]) == []
 
 

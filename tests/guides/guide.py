@@ -9,8 +9,9 @@ What a guide means:
 - a ``bash`` block without one must succeed: its last command ends with 0, and no line is an error of keysvc's;
 - any other block (``sh``, ``json``) is only there to be read.
 
-``127.0.0.1:50051`` becomes the address of the test's own server, ``127.0.0.1:50052`` and so on free ports. The reader
-has an operator's key in KEYSVC_API_KEY, unless the guide says to paste it: ``export KEYSVC_API_KEY=sk_live_…``.
+``127.0.0.1:50051`` becomes the address of the test's own server, ``127.0.0.1:50052`` and so on free ports, and so does
+``--port 50052``. The reader has an operator's key in KEYSVC_API_KEY, unless the guide says to paste it:
+``export KEYSVC_API_KEY=sk_live_…``.
 """
 
 import contextlib
@@ -118,7 +119,9 @@ def problems(guide: Path, folder: Path, address: str, operator_key: str) -> list
     """
     text = guide.read_text().replace(_SERVER, address)
     for other in sorted(set(_ANOTHER_ADDRESS.findall(text))):
-        text = text.replace(other, free_address())
+        address_of_it = free_address()
+        text = text.replace(other, address_of_it)
+        text = text.replace(*(f"--port {each.rpartition(':')[2]}" for each in (other, address_of_it)))
     variables = {"KEYSVC_ADDRESS": address}
     if _PASTED in text:
         text = text.replace(_PASTED, f"KEYSVC_API_KEY={operator_key}")
