@@ -33,7 +33,6 @@ def test_every_verdict_is_an_answer(verdict: Verdict) -> None:
     assert isinstance(judged, Principal) is (verdict is Verdict.VALID)
     if isinstance(judged, Refusal):
         assert (judged.status, judged.code.name) == STATUSES.get(verdict, (401, "UNAUTHENTICATED"))
-        assert judged is Gate(Policy()).judged(Verification(verdict), "") or verdict.http_status == judged.status
 
 
 @pytest.mark.parametrize(("said", "answered"), [(None, "1"), (0.2, "1"), (2.1, "3"), (1e9, "3600")])

@@ -119,6 +119,12 @@ async def test_what_is_no_key_is_401(serve: Serve, headers: list[tuple[str, str 
     assert answer.body == b'{"detail": "Unauthorized"}'
 
 
+async def test_a_refusal_of_head_has_no_body(serve: Serve) -> None:
+    """What would be one belongs to the next answer on the connection."""
+    answer = await ask(await serve(), method="HEAD")
+    assert (answer.status, answer.headers["content-length"], answer.body) == (401, "26", b"")
+
+
 async def test_two_keys_are_none(serve: Serve, operator: Client) -> None:
     """Nobody can tell which one another part of the application would look at."""
     key = f"Bearer {(await operator.create()).key_string}"

@@ -134,6 +134,7 @@ class KeysvcMiddleware:
             await self._app(scope, receive, answering)
             is_done = True
         finally:
+            principal_of_this_request.set(None)
             if self._outcomes is not None:
                 is_success = is_done and status <= SUCCESS_MAX
                 self._outcomes.add(principal.verification, status, is_success=is_success)

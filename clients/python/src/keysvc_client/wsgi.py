@@ -61,7 +61,7 @@ class KeysvcMiddleware:
         judged = self._judge(environ, headers, request_id)
         if isinstance(judged, Refusal):
             start_response(f"{judged.status} {judged.phrase}", [*judged.headers, ("x-request-id", request_id)])
-            return [judged.body]
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [judged.body]
         environ[PRINCIPAL] = judged
         return _Answer(judged, self._outcomes).serve(self._app, environ, start_response)
 

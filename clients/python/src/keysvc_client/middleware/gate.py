@@ -11,14 +11,13 @@ from typing import Final, NamedTuple
 
 from keysvc.core.address import parse_address
 from keysvc.core.keystring import is_key_string_in
-from keysvc_client.errors import KeysvcError, Unavailable
+from keysvc_client.errors import KeysvcError, ResourceExhausted, Unavailable
 from keysvc_client.middleware.policy import Policy, checked_scopes
 from keysvc_client.middleware.principal import Principal
 from keysvc_client.middleware.refusals import FORBIDDEN, Refusal, Refusals
 from keysvc_client.values import EnvironmentWord, new_request_id
 from keysvc_client.verification import Verdict, Verification
 
-_CREDENTIALS: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(?P<token>\S.*?) *", re.DOTALL)
 _TOKEN: Final = re.compile(r"[!-~]+")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _PORT: Final = re.compile(r"\[(?P<ipv6>[^]]*)\](?::[0-9]+)?|(?P<ipv4>[0-9.]+):[0-9]+")
@@ -85,8 +84,8 @@ class Gate:
             return self._refuse_unidentified(request_id)
         token = headers.keys[0]
         if self._is_bearer:
-            match = _CREDENTIALS.fullmatch(token)
-            token = "" if match is None else match["token"]
+            scheme, _, rest = token.partition(" ")
+            token = rest.strip(" ") if scheme.lower() == "bearer" else ""
         if not token:
             return self._refuse_unidentified(request_id)
         if not _TOKEN.fullmatch(token):
@@ -103,7 +102,7 @@ class Gate:
     def unjudged(self, error: KeysvcError, request_id: str) -> Refusal:
         """How a request is refused that nobody has judged: not as if its key were bad."""
         _log.log(
-            logging.WARNING if isinstance(error, Unavailable) else logging.ERROR,
+            logging.WARNING if isinstance(error, Unavailable | ResourceExhausted) else logging.ERROR,
             "no judgement for request %s: %s", request_id, error,
         )  # fmt: skip
         return self._refusals.unavailable(error.retry_after_seconds)
