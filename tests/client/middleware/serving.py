@@ -45,9 +45,9 @@ async def asgi_server(app: Any) -> AsyncIterator[str]:
 
 @contextmanager
 def wsgi_server(app: Any) -> Iterator[str]:
-    """A WSGI application on a socket, with a thread for each request."""
+    """A WSGI application on a socket, with one thread for all requests, which must not mix them up."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", 0, app)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysvc_client import Policy, Principal, Unavailable, Verdict, Verification, asgi
+from keysvc_client import Policy, Principal, Unavailable, Verdict, Verification, asgi, wsgi
 from keysvc_client.details import read_details, retry_details
 from keysvc_client.middleware.gate import Gate, Headers, Question, request_id_of
 from keysvc_client.middleware.refusals import Refusal, Refusals
@@ -123,6 +123,16 @@ def test_a_refusal_says_nothing_of_why() -> None:
     }
     assert {status for status, refusal in made.items() if "retry-after" in dict(refusal.headers)} == {429, 503}
     assert {status for status, refusal in made.items() if "www-authenticate" in dict(refusal.headers)} == {401, 403}
+
+
+def test_a_refusal_of_head_has_no_body() -> None:
+    """What would be one belongs to the next answer on the connection; servers of ASGI see to that themselves."""
+    client: Any = type("Client", (), {"_connection": None})()
+    started: list[Any] = []
+    middleware = wsgi.KeysvcMiddleware(lambda *_: [], client)
+    for method, body in (("HEAD", []), ("GET", [b'{"detail": "Unauthorized"}'])):
+        assert middleware({"REQUEST_METHOD": method}, lambda *start: started.append(start)) == body
+    assert [status for status, _ in started] == ["401 Unauthorized"] * 2
 
 
 async def test_what_is_neither_request_nor_socket_is_not_served() -> None:

@@ -58,11 +58,7 @@ async def fastapi_application(stack: AsyncExitStack, deployment: Deployment, pol
         return principal.display_name
 
     @router.post("/write")
-    async def write(principal: Annotated[Principal, keysvc_fastapi.requires_scopes("pdf.write")]) -> str:
-        return principal.display_name
-
-    @app.get("/health/closed")
-    async def closed(principal: Annotated[Principal, keysvc_fastapi.requires_scopes("pdf.read")]) -> str:
+    async def write(principal: Annotated[Principal, keysvc_fastapi.requires_scopes("pdf.read", "pdf.write")]) -> str:
         return principal.display_name
 
     @app.websocket("/socket")

@@ -151,7 +151,7 @@ async def serve(request: pytest.FixtureRequest, deployment: Deployment) -> Async
                 return f"127.0.0.1:{port}"
             blocking = stack.enter_context(KeysvcClient(address, api_key=deployment.operator_key))
             interceptor = KeysvcInterceptor(blocking, policy=policy, **scopes)
-            threads = grpc.server(ThreadPoolExecutor(max_workers=4), interceptors=[interceptor])
+            threads = grpc.server(ThreadPoolExecutor(max_workers=1), interceptors=[interceptor])
             register(threads, Pdf())
             port = threads.add_insecure_port("127.0.0.1:0")
             threads.start()
@@ -231,6 +231,7 @@ async def test_what_nobody_has_stated_scopes_for_is_closed(
     """The log names it. Public methods are those that are stated; one word opens all others to valid keys."""
     key = (await operator.create(owner="somebody")).key_string
     address = await serve()
+    await ask(address, "Talk", key=key)
     assert (await refusal(address, "Forgotten", key=key)).code is grpc.StatusCode.UNIMPLEMENTED
     assert f"/{SERVICE}/Forgotten is not served" in caplog.text
     assert (await refusal(address, "Missing", key=key)).code is grpc.StatusCode.UNIMPLEMENTED

@@ -18,6 +18,7 @@ from keysvc_client import (
     current_principal,
     wsgi,
 )
+from keysvc_client.middleware import outcomes
 from tests.client.middleware.serving import Answer, asgi_server, ask, wsgi_server
 from tests.deployment import WORKSPACE, Client, Deployment, eventually
 from tests.guides.guide import free_address
@@ -38,6 +39,9 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     principal = scope.get("state", {}).get("principal")
     if principal is not None:
         assert scope["user"] is scope["auth"] is principal is current_principal()
+    else:
+        with pytest.raises(LookupError):
+            current_principal()
     status = 404 if scope["path"] == "/missing" else 200
     await send({"type": "http.response.start", "status": status, "headers": [(b"x-own", b"1")]})
     await send({"type": "http.response.body", "body": told(principal)})
@@ -119,12 +123,6 @@ async def test_what_is_no_key_is_401(serve: Serve, headers: list[tuple[str, str 
     assert answer.body == b'{"detail": "Unauthorized"}'
 
 
-async def test_a_refusal_of_head_has_no_body(serve: Serve) -> None:
-    """What would be one belongs to the next answer on the connection."""
-    answer = await ask(await serve(), method="HEAD")
-    assert (answer.status, answer.headers["content-length"], answer.body) == (401, "26", b"")
-
-
 async def test_two_keys_are_none(serve: Serve, operator: Client) -> None:
     """Nobody can tell which one another part of the application would look at."""
     key = f"Bearer {(await operator.create()).key_string}"
@@ -193,11 +191,12 @@ async def test_http_methods_need_scopes_if_asked(serve: Serve, operator: Client)
         assert (await ask(address, key=writer, method=method)).status == (403 if reads else 200)
 
 
-async def test_public_paths_and_preflights_pass_if_stated(serve: Serve) -> None:
-    """Exactly these, and only then."""
+async def test_public_paths_and_preflights_pass_if_stated(serve: Serve, operator: Client) -> None:
+    """Exactly these, and only then; whom the last request was from is forgotten."""
     preflight = [("Origin", "https://example.com"), ("Access-Control-Request-Method", "GET")]
     open_address = await serve(Policy(public=["/public"], allow_preflight=True))
     closed_address = await serve()
+    assert (await ask(open_address, key=(await operator.create()).key_string)).status == 200
     assert (await ask(open_address, "/public")).body == b"nobody"
     assert (await ask(open_address, "/public?query=1")).status == 200
     assert (await ask(open_address, "/", method="OPTIONS", headers=preflight)).status == 200
@@ -267,6 +266,19 @@ async def test_outcomes_are_reported_and_nothing_is_counted_twice(
             return counts if counts and counts[0][0] == 4 and sum(counts[0]) >= 8 else []
 
         assert await eventually(counted) == [(4, 2, 2)]
+
+
+async def test_the_end_of_an_application_reports_the_rest(
+    deployment: Deployment, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lifespan of ASGI waits for it: a server may die by the signal that it was stopped by."""
+    monkeypatch.setattr(outcomes, "REPORT_SECONDS", 1000)
+    created = await operator.create()
+    async with AsyncKeysvcClient(deployment.address, api_key=deployment.operator_key) as client:
+        async with asgi_server(asgi.KeysvcMiddleware(asgi_app, client)) as address:
+            assert (await ask(address, key=created.key_string)).status == 200
+        [bucket] = [each async for each in client.usage.query(key_id=created.key.id)]
+        assert bucket.success_count == 1
 
 
 async def test_a_leased_client_serves_from_memory(serve: Serve, operator: Client) -> None:

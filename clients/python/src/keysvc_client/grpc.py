@@ -92,7 +92,7 @@ class _Interceptor:
         return self._gate.question(headers, scopes, peer_address(context.peer()), request_id), request_id
 
     def _begin(self, principal: Principal, context: Context) -> None:
-        principal_of_this_request.set(principal)
+        principal_of_this_request.set(principal)  # each call has a context of its own, with threads too
         context.set_trailing_metadata(((REQUEST_ID, principal.request_id),))
 
     def _end(self, principal: Principal, context: Context, *, is_done: bool) -> None:
@@ -223,10 +223,6 @@ class KeysvcInterceptor(_Interceptor, grpc.ServerInterceptor):
                 self._end(principal, context, is_done=is_done)
 
         return guarded_stream if streams else guarded
-
-    def _end(self, principal: Principal, context: Context, *, is_done: bool) -> None:
-        principal_of_this_request.set(None)  # the thread goes on to serve others
-        super()._end(principal, context, is_done=is_done)
 
     def _identify(self, context: Context, scopes: tuple[str, ...]) -> Principal:
         """Whom a call is from; a refusal ends it here, by an exception of gRPC's."""
