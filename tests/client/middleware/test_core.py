@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysvc_client import Policy, Principal, Unavailable, Verdict, Verification, asgi, wsgi
+from keysvc_client import ConfigurationError, Policy, Principal, Unavailable, Verdict, Verification, asgi, wsgi
 from keysvc_client.details import read_details, retry_details
 from keysvc_client.middleware.gate import Gate, Headers, Question, request_id_of
 from keysvc_client.middleware.refusals import Refusal, Refusals
@@ -154,3 +154,22 @@ def test_the_library_loads_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("policy", "word"),
+    [
+        ({"read_scope": "pdf.read"}, "write_scope"),
+        ({"required_scopes": "pdf.read"}, "several"),
+        ({"required_scopes": ["pdf.*"]}, "pdf"),
+        ({"public": "/health"}, "several"),
+        ({"header": "x api"}, "header"),
+        ({"trusted_proxies": -1}, "trusted_proxies"),
+        ({"environment": "prod"}, "environment"),
+        ({"realm": 'a"b'}, "realm"),
+    ],
+)
+def test_what_is_no_policy_is_told_at_once(policy: dict[str, Any], word: str) -> None:
+    """And not when a request comes."""
+    with pytest.raises(ConfigurationError, match=word):
+        Policy(**policy)

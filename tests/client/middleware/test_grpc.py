@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,125 +11,17 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from keysvc_client import AsyncKeysvcClient, ConfigurationError, KeysvcClient, Policy, current_principal
+from keysvc.v1.verify_pb2 import Verdict, VerifyResponse
+from keysvc_client import AsyncKeysvcClient, ConfigurationError, KeysvcClient, Policy
 from keysvc_client.grpc import AsyncKeysvcInterceptor, KeysvcInterceptor, requires_scopes
+from tests.cli.peer import Peer
+from tests.client.middleware.pdf import KINDS, SERVICE, AsyncPdf, Pdf, register
 from tests.deployment import Client, Deployment, Refused, eventually
 from tests.guides.guide import free_address
 
 Serve = Callable[..., Awaitable[str]]
-SERVICE = "pdf.v1.Pdf"
-
-
-def said(request: StringValue) -> StringValue:
-    """What methods answer."""
-    return StringValue(value=f"{request.value} for {current_principal().display_name}")
-
-
-class Pdf:
-    """A servicer, by every kind of method."""
-
-    @requires_scopes("pdf.read")
-    def Read(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        return said(request)
-
-    @requires_scopes("pdf.read")
-    def ReadMany(self, request: StringValue, context: Any) -> Iterator[StringValue]:  # noqa: D102, N802
-        for _ in range(2):
-            yield said(request)
-
-    @requires_scopes("pdf.read", "pdf.write")
-    def Write(self, requests: Iterator[StringValue], context: Any) -> StringValue:  # noqa: D102, N802
-        return said(StringValue(value=" ".join(request.value for request in requests)))
-
-    @requires_scopes()
-    def Talk(self, requests: Iterator[StringValue], context: Any) -> Iterator[StringValue]:  # noqa: D102, N802
-        for request in requests:
-            yield said(request)
-
-    @requires_scopes()
-    def Fail(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        context.set_trailing_metadata((("x-own", "1"),))
-        if request.value == "abort":
-            context.abort(grpc.StatusCode.NOT_FOUND, "there is no such page")
-        if request.value == "code":
-            context.set_code(grpc.StatusCode.OUT_OF_RANGE)
-            return StringValue()
-        if request.value == "fail":
-            raise RuntimeError("this fails")
-        return said(request)
-
-    def Stated(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        return said(request)
-
-    def Forgotten(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        return said(request)
-
-    def Public(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        with pytest.raises(LookupError):
-            current_principal()
-        return request
-
-
-class AsyncPdf:
-    """The same for asyncio."""
-
-    @requires_scopes("pdf.read")
-    async def Read(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        return said(request)
-
-    @requires_scopes("pdf.read")
-    async def ReadMany(self, request: StringValue, context: Any) -> AsyncIterator[StringValue]:  # noqa: D102, N802
-        for _ in range(2):
-            yield said(request)
-
-    @requires_scopes("pdf.read", "pdf.write")
-    async def Write(self, requests: AsyncIterator[StringValue], context: Any) -> StringValue:  # noqa: D102, N802
-        return said(StringValue(value=" ".join([request.value async for request in requests])))
-
-    @requires_scopes()
-    async def Talk(self, requests: AsyncIterator[StringValue], context: Any) -> None:  # noqa: D102, N802
-        async for request in requests:
-            await context.write(said(request))
-
-    @requires_scopes()
-    async def Fail(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        context.set_trailing_metadata((("x-own", "1"),))
-        if request.value == "abort":
-            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such page")
-        if request.value == "code":
-            context.set_code(grpc.StatusCode.OUT_OF_RANGE)
-            return StringValue()
-        if request.value == "fail":
-            raise RuntimeError("this fails")
-        return said(request)
-
-    async def Stated(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        return said(request)
-
-    async def Forgotten(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        return said(request)
-
-    async def Public(self, request: StringValue, context: Any) -> StringValue:  # noqa: D102, N802
-        with pytest.raises(LookupError):
-            current_principal()
-        return request
-
-
-KINDS = {"ReadMany": "unary_stream", "Write": "stream_unary", "Talk": "stream_stream"}
-NAMES = ("Read", "ReadMany", "Write", "Talk", "Fail", "Stated", "Forgotten", "Public")
 STATED = {f"/{SERVICE}/Stated": ["pdf.read"]}
 POLICY = Policy(public=[f"/{SERVICE}/Public"])
-
-
-def register(server: Any, servicer: Any) -> None:
-    """Register all methods, as generated code does."""
-    handlers = {
-        name: getattr(grpc, f"{KINDS.get(name, 'unary_unary')}_rpc_method_handler")(
-            getattr(servicer, name), StringValue.FromString, StringValue.SerializeToString
-        )
-        for name in NAMES
-    }
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
 
 
 @pytest.fixture(params=["aio", "sync"])
@@ -271,6 +163,13 @@ async def test_several_keys_and_other_schemes_are_none(serve: Serve, operator: C
         with pytest.raises(Refused) as raised:
             await ask_with(address, "Read", "page", sent)
         assert raised.value.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_too_many_calls_are_told_when_to_try_again(serve: Serve, peer: Peer) -> None:
+    """The server has no such verdict yet: the peer gives it."""
+    peer.answers("Verify", VerifyResponse(verdict=Verdict.VERDICT_RATE_LIMITED))
+    refused = await refusal(await serve(address=peer.address), key="sk_live_anything")
+    assert (refused.code, refused.retry_after_seconds) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 1)
 
 
 async def test_while_keysvc_is_away_it_is_unavailable(serve: Serve) -> None:
