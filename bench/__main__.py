@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from rich.console import Console
 
-from bench import contest, flood, generator, memory, rates, records, revoke, start, usage
+from bench import contest, flood, generator, leased, memory, protect, rates, records, revoke, start, usage
 from bench.deployment import open_deployment
 from bench.facts import facts
 from bench.generator import Generator, GoMissingError
@@ -32,6 +32,8 @@ OTHERS: Final[dict[str, Measure]] = {
     "rates": rates.measure,
     "flood": flood.measure,
     "revoke": revoke.measure,
+    "leased": leased.measure,
+    "protect": protect.measure,
     "usage": usage.measure,
     "memory": memory.measure,
     "start": start.measure,

@@ -43,6 +43,13 @@ its number. *Look-ups* are what the server itself counted. *Revoke* is how long 
     "revoke": """\
 A Revoke with an `ACK` receipt has heard from every holder that it has forgotten the key; `TIMER` means that it waited
 for leases to end. The first Revoke of a process is shown apart.""",
+    "leased": """\
+A client acknowledges by renewing its lease once more; its server tells the database, for all its clients together.
+Clients, servers, PostgreSQL and whoever asks share the processors of this machine: a hundred processes wake up for
+each Revoke.""",
+    "protect": """\
+What reading the clock twice takes is in each figure. An application behind a real server adds its own time, and the
+network's.""",
     "usage": """\
 A record is durable before its batch is acknowledged. Batches with many different keys write more rows.""",
     "memory": """\

@@ -52,6 +52,7 @@ class Effort:
         revocations: for each number of holders.
         load_per_second: Verifies meanwhile.
         holders: how many there are.
+        clients: that verify by themselves.
         usage_seconds: of RecordUsage.
         memory_keys: remembered by one server.
         starts: of each kind.
@@ -69,6 +70,7 @@ class Effort:
     revocations: int = 300
     load_per_second: float = 2_000.0
     holders: tuple[int, ...] = (1, 4, 16)
+    clients: tuple[int, ...] = (1, 10, 100)
     usage_seconds: float = 8.0
     memory_keys: int = 100_000
     starts: int = 5
@@ -94,6 +96,7 @@ QUICK: Final = Effort(
     revocations=10,
     load_per_second=100.0,
     holders=(1, 2),
+    clients=(2,),
     usage_seconds=1.0,
     memory_keys=2_000,
     starts=1,

@@ -70,12 +70,17 @@ class KeysvcMiddleware:
         else:
             await self._protect(scope, receive, send)
 
+    async def close(self) -> None:
+        """Report the last outcomes. The end of the application's life does so too, and the end of the process."""
+        if self._outcomes is not None:
+            await asyncio.to_thread(self._outcomes.close)
+
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Go through the life of the application; the last outcomes are reported before its end."""
 
         async def telling(message: Message) -> None:
-            if message["type"].startswith("lifespan.shutdown.") and self._outcomes is not None:
-                await asyncio.to_thread(self._outcomes.close)
+            if message["type"].startswith("lifespan.shutdown."):
+                await self.close()
             await send(message)
 
         await self._app(scope, receive, telling)

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 from keysvc_client.channels import leave_to_parent, open_channel, open_lease_channel, opening
 from keysvc_client.connection import Connection, FilePath
+from keysvc_client.ending import close_at_end
 from keysvc_client.errors import ConfigurationError
 from keysvc_client.leasing.answers import Answers
 from keysvc_client.leasing.counting import Counting
-from keysvc_client.leasing.ending import close_at_end
 from keysvc_client.leasing.renewing import Renewing
 from keysvc_client.leasing.reporting import Reporting
 from keysvc_client.values import new_request_id

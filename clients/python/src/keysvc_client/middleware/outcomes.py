@@ -4,7 +4,6 @@ A record says how the work went that a key was verified for. The Verify itself h
 records have no verdict, so nothing is counted twice.
 """
 
-import atexit
 import logging
 import os
 from collections import deque
@@ -18,6 +17,7 @@ import grpc
 from keysvc.v1.usage_pb2 import Outcome, RecordUsageRequest, RecordUsageResponse, UsageRecord
 from keysvc_client.channels import Channel, leave_to_parent, open_channel, opening
 from keysvc_client.connection import Connection
+from keysvc_client.ending import close_at_end
 from keysvc_client.values import new_request_id
 from keysvc_client.verification import Verification
 
@@ -198,6 +198,7 @@ class Outcomes:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._opened: _Opened | None = None
+        close_at_end(self)
 
     def add(self, verification: Verification, status_code: int, *, is_success: bool) -> None:
         """Count the outcome of a request."""
@@ -211,7 +212,6 @@ class Outcomes:
         with opening:
             opened, self._opened = self._opened, None
         if opened is not None and opened.process == os.getpid():
-            atexit.unregister(self.close)
             opened.reporter.stop()
 
     def _open(self) -> _Opened:
@@ -226,7 +226,6 @@ class Outcomes:
                 reporter = Reporter(tally, channel, lambda: self._connection.metadata(new_request_id()))
                 opened = self._opened = _Opened(os.getpid(), tally, reporter)
                 reporter.start()
-                atexit.register(self.close)
             return opened
 
 

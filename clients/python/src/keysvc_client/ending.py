@@ -1,4 +1,4 @@
-"""Closes clients when the process ends, so that their last counts are reported and no change waits for their leases.
+"""Closes clients when the process ends, so that the last counts are reported and no change waits for their leases.
 
 At the end of the program, and at SIGTERM if that would end the process at once; a handler that the application has set
 before, or sets later, stays: whoever handles signals ends the program in order.
