@@ -1,11 +1,13 @@
 """A program that forks: verifies in the parent, in children, and in a child of a child.
 
 Arguments: the address of a server; `used` or `fresh`, whether the client is used before the first fork; `deep` or
-`shallow`, whether the first child forks too. The caller's key comes from the environment.
+`shallow`, whether the first child forks too. The caller's key comes from the environment; so may KEY_STRING, a key that
+each process verifies under a lease of its own.
 """
 
 import os
 import sys
+import time
 
 from keysvc_client import KeysvcClient
 
@@ -13,7 +15,11 @@ from keysvc_client import KeysvcClient
 def verify(who: str, client: KeysvcClient) -> None:
     """Ask, and tell what came of it."""
     try:
-        said = client.verify("no key string", timeout=20).verdict.name
+        verification = client.verify(KEY_STRING, timeout=20)
+        while "KEY_STRING" in os.environ and not verification.holder.endswith(f"/{os.getpid()} (client)"):
+            time.sleep(0.01)
+            verification = client.verify(KEY_STRING, timeout=20)
+        said = verification.verdict.name
     except RuntimeError as error:
         said = str(error)
     os.write(1, f"{who}: {said}\n".encode())
@@ -31,7 +37,8 @@ def in_a_child(who: str, client: KeysvcClient, *, deep: bool) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-client = KeysvcClient(sys.argv[1])
+KEY_STRING = os.environ.get("KEY_STRING", "no key string")
+client = KeysvcClient(sys.argv[1], lease="KEY_STRING" in os.environ)
 if sys.argv[2] == "used":
     verify("parent", client)
 in_a_child("child", client, deep=sys.argv[3] == "deep")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment import Deployment
+from tests.deployment import Client, Deployment
 from tests.process.running import environment
 
 PROGRAM = Path(__file__).with_name("forking.py")
@@ -43,3 +43,17 @@ async def test_a_client_that_the_parent_has_not_used_works_in_children(deploymen
     assert said[:2] == ["child: MALFORMED", "parent: MALFORMED"]
     assert said[2].startswith("child: this client was used before its process was forked: gRPC needs GRPC_ENABLE_FORK")
     assert said[3:] == ["parent: MALFORMED"]
+
+
+@pytest.mark.parametrize("support", ["0", "1"])
+async def test_each_process_has_a_lease_of_its_own(deployment: Deployment, operator: Client, support: str) -> None:
+    """A client that was made before the fork answers from its own process's memory afterwards, in children too.
+
+    One that had its lease before the fork says so in the child, where gRPC would hang, and goes on in the parent.
+    """
+    created = await operator.create()
+    variables = {"GRPC_ENABLE_FORK_SUPPORT": support, "KEY_STRING": created.key_string}
+    said = await run(deployment, "fresh", "shallow", **variables)
+    assert said[:2] == ["child: VALID", "parent: VALID"]
+    assert said[2].startswith("child: this process was forked while a client verified under a lease")
+    assert said[3:] == ["parent: VALID"]

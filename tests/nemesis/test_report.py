@@ -33,13 +33,13 @@ def result(**more: object) -> Result:
 
 def test_a_page_tells_what_was_found() -> None:
     """A row for each fault, with what took how long; a fault that was skipped says why."""
-    found = {**facts(), **entry(Stopped, result(), 7.0)}
+    found = {**facts(), **entry(Stopped, result(), 7.0), "seed": 5}
     assert is_good(found)
     assert (found["p50_ms"], found["p99_ms"], found["max_ms"], found["probe_p50_ms"]) == (50.5, 99.0, 100.0, 3.0)
     skipped = {"name": "network blackholed", "skipped": "network namespaces need root"}
     text = page({"seed": 5, "faults": [found, skipped]})
     assert "| stopped | 100 | 80 |" in text
-    assert "Seed 5;" in text
+    assert "\nseed 5;" in text
     assert "**network blackholed**: skipped: network namespaces need root" in text
     assert "Wrong" not in text
 

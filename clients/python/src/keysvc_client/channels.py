@@ -2,7 +2,7 @@
 
 import json
 import os
-from threading import Lock
+from threading import Lock, Thread
 from typing import Final, TypeAlias
 
 import grpc
@@ -56,6 +56,19 @@ os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, aft
 FORKS_USED: Final = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in {"1", "true", "yes"}
 """gRPC goes on in the children of a process that has used it. It looks at this when it is imported."""
 
+at_work: Final[set[Thread]] = set()
+"""Threads that wait in gRPC for as long as they live. In a child of their process gRPC hangs, whatever it was told."""
+
+_lost: Final[list[Thread]] = []
+
+
+def _forked() -> None:
+    _lost.extend(at_work)
+    at_work.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
+
 abandoned: Final[list[Channel | AsyncChannel]] = []
 """Channels that a parent process has opened: they stay, since the end of one could close the parent's connection."""
 
@@ -66,6 +79,7 @@ def leave_to_parent(channel: Channel | AsyncChannel) -> None:
     Raises:
         RuntimeError: gRPC would hang in this process, whatever the deadline.
     """
+    _must_not_hang()
     if not FORKS_USED:
         raise RuntimeError(
             "this client was used before its process was forked: gRPC needs GRPC_ENABLE_FORK_SUPPORT=1 for that, in "
@@ -76,6 +90,7 @@ def leave_to_parent(channel: Channel | AsyncChannel) -> None:
 
 def open_channel(connection: Connection) -> Channel:
     """A channel; nothing is sent yet."""
+    _must_not_hang()
     credentials = _credentials(connection)
     if credentials is None:
         return grpc.insecure_channel(connection.target, _options(connection))
@@ -84,6 +99,7 @@ def open_channel(connection: Connection) -> Channel:
 
 def open_async_channel(connection: Connection) -> AsyncChannel:
     """A channel of the running event loop; nothing is sent yet."""
+    _must_not_hang()
     credentials = _credentials(connection)
     if credentials is None:
         return grpc.aio.insecure_channel(connection.target, _options(connection))
@@ -96,6 +112,14 @@ def open_lease_channel(connection: Connection) -> Channel:
     if credentials is None:
         return grpc.insecure_channel(connection.target, options)
     return grpc.secure_channel(connection.target, credentials, options)
+
+
+def _must_not_hang() -> None:
+    if _lost:
+        raise RuntimeError(
+            "this process was forked while a client verified under a lease, and gRPC would hang in it: fork before the "
+            "first verify, or start processes afresh (multiprocessing: spawn)"
+        )
 
 
 def _credentials(connection: Connection) -> grpc.ChannelCredentials | None:

@@ -13,7 +13,7 @@ from uuid import uuid4
 import grpc
 
 from keysvc.v1.key_service_pb2 import RenewLeaseRequest, RenewLeaseResponse, WatchWakeUpsRequest, WatchWakeUpsResponse
-from keysvc_client.channels import Channel
+from keysvc_client.channels import Channel, at_work
 from keysvc_client.leasing.answers import Answers, Clock, boottime
 
 RENEW_SECONDS: Final = 0.5
@@ -75,6 +75,7 @@ class Renewing:
 
     def start(self) -> None:
         """Begin."""
+        at_work.add(self._thread)
         self._thread.start()
 
     def stop(self) -> None:
@@ -83,6 +84,7 @@ class Renewing:
         self._signal.set()
         self._answers.lose()
         self._thread.join(RENEWAL_SECONDS_MAX + 2 * CLOSE_SECONDS)
+        at_work.discard(self._thread)
 
     def _run(self) -> None:
         session: _Session | None = None
