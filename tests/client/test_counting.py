@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from keysvc_client import AsyncKeysvcClient, ConfigurationError, Verdict
@@ -193,4 +194,28 @@ async def test_with_a_spool_a_kill_loses_nothing(
         await call(process.communicate)
     client = connect(deployment.address, api_key=deployment.operator_key, lease=True, usage_spool=tmp_path)
     asked += (await call(client.verify, created.key_string)).valid
+    await until_counted(operator, created.key.id, asked)
+
+
+async def test_a_service_that_has_forgotten_a_source_is_told_all_the_same(
+    operator: Client, connect: Connect, deployment: Deployment, database_url: str
+) -> None:
+    """As after a restore: what follows is numbered anew, and counted once."""
+    created = await operator.create()
+    client = connect(deployment.address, api_key=deployment.operator_key, lease=True)
+
+    async def ask(own: int) -> int:
+        asked = 0
+        while own:
+            own -= (await call(client.verify, created.key_string)).holder.endswith("(client)")
+            asked += 1
+        return asked
+
+    asked = await ask(10)
+    await until_counted(operator, created.key.id, asked)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("DELETE FROM usage_source WHERE id LIKE 'client-%'")
+    asked += await ask(10)
+    await until_counted(operator, created.key.id, asked)
+    asked += await ask(10)
     await until_counted(operator, created.key.id, asked)

@@ -72,8 +72,7 @@ class Sheet:
         self._used = 0
         self.is_open = False
         header = bytes(memory[len(_MAGIC) : _HEADER_BYTES]).rstrip(b"\0").decode()
-        source_id, _, seq = header.partition(" ")
-        self.source_id = source_id
+        self.source_id, _, seq = header.partition(" ")
         self.seq = int(seq)
         view = memoryview(memory)
         self.counts = view[_HEADER_BYTES : _HEADER_BYTES + 8 * SLOTS].cast("Q")
@@ -86,7 +85,7 @@ class Sheet:
         Raises:
             OSError: there can be no file in the folder.
         """
-        head = _MAGIC + f"{source_id} {seq}".encode()
+        head = _MAGIC + _label(source_id, seq)
         path, descriptor, memory = None, -1, None
         if folder is None:
             memory = mmap(-1, _BYTES)
@@ -137,6 +136,11 @@ class Sheet:
                 last_time = datetime.fromtimestamp(self.times[slot], UTC)
                 yield Count(key_id, secret_id, Verdict[verdict], number, last_time)
 
+    def number_anew(self) -> None:
+        """Be the first batch of a source of its own: the service does not know, or has forgotten, those before it."""
+        self.source_id, self.seq = _new_source(), 1
+        self._memory[len(_MAGIC) : _HEADER_BYTES] = _label(self.source_id, self.seq)
+
     def is_empty(self) -> bool:
         """Whether nothing was counted."""
         return not any(self.counts)
@@ -167,10 +171,8 @@ class Counting:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._source_id = f"client-{uuid4()}"
-        self._seq = 0
         self._open: list[Sheet] = []
-        _ours.add(self._source_id)
+        self.number_anew()
         self._spare: Sheet | None = self._begin()
 
     def prepare(self) -> None:
@@ -192,6 +194,10 @@ class Counting:
             sheet.is_open = False
         return sealed
 
+    def number_anew(self) -> None:
+        """Be a new source from the next sheet on."""
+        self._source_id, self._seq = _new_source(), 0
+
     def close(self) -> None:
         """Nothing is counted any more."""
         if self._spare is not None:
@@ -204,6 +210,18 @@ class Counting:
         except OSError as error:
             _log.error("usage is kept in memory alone: no file in %s (%s)", self._folder, error.strerror)
             return Sheet.begin(None, self._source_id, self._seq)
+
+
+def _new_source() -> str:
+    """The name of a source that nobody knows."""
+    source_id = f"client-{uuid4()}"
+    _ours.add(source_id)
+    return source_id
+
+
+def _label(source_id: str, seq: int) -> bytes:
+    """What a sheet says that it is, after its beginning."""
+    return f"{source_id} {seq}".encode().ljust(_HEADER_BYTES - len(_MAGIC), b"\0")
 
 
 def left_over(folder: Path) -> Iterator[list[Sheet]]:

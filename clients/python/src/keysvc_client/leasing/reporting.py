@@ -33,8 +33,6 @@ CLOSE_SECONDS: Final = 2.0
 
 COUNT_MAX: Final = 1_000_000
 
-_REFUSED: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION})
-"""Sending it again would be no use."""
 
 _log = logging.getLogger("keysvc_client")
 
@@ -112,8 +110,14 @@ class Reporting:
         try:
             answer = self._record(request, timeout=timeout, metadata=self._metadata())
         except grpc.RpcError as error:
-            if error.code() in _REFUSED:
-                _log.error("usage lost: keysvc refuses it (%s: %s)", error.code().name, error.details())
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                # After a restore, say: the service does not know our batches before this one.
+                _log.warning("usage is numbered anew: %s", error.details())
+                sheet.number_anew()
+                self._counting.number_anew()
+                return False
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                _log.error("usage lost: keysvc refuses it (%s)", error.details())
                 return True
             if not self._is_told:
                 _log.warning("usage waits: keysvc does not take it (%s: %s)", error.code().name, error.details())
