@@ -10,8 +10,8 @@ from keysvc.core.revision import Revision
 from keysvc.v1.key_service_pb2 import RenewLeaseResponse
 from keysvc.v1.verify_pb2 import Memo
 from keysvc_client import Basis, Verdict, Verification
+from keysvc_client.counting import Counting
 from keysvc_client.leasing.answers import Answers
-from keysvc_client.leasing.counting import Counting
 
 LIFE, OTHER_LIFE = UUID(int=1), UUID(int=2)
 EPOCH, OTHER_EPOCH = f"{LIFE.hex}.00000001", f"{LIFE.hex}.00000002"
@@ -272,7 +272,7 @@ def test_answers_are_counted(answers: Leased, clock: Clock) -> None:
     answers.ask()
     answers.renew(11, "subject")
     ((count,),) = answers.take_counts()
-    assert (count.key_id, count.verdict, count.number) == ("key", Verdict.VALID, 4)
+    assert (count.kind.key_id, count.kind.verdict, count.number) == ("key", "VALID", 4)
     assert count.last_time == AT + timedelta(seconds=clock.now)
     assert answers.take_counts() == []
 

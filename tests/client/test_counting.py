@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from keysvc_client import AsyncKeysvcClient, ConfigurationError, Verdict
-from keysvc_client.leasing.counting import SLOTS, Counting, Sheet, left_over
+from keysvc_client.counting import SLOTS, Counting, Kind, Sheet, left_over
 from tests.client.conftest import Connect, call
 from tests.deployment import Client, Deployment, eventually
 
@@ -38,12 +38,12 @@ sys.stdin.read()
 
 def counted(sheets: list[Sheet]) -> list[tuple[str, Verdict, int]]:
     """What is on sheets."""
-    return [(count.key_id, count.verdict, count.number) for sheet in sheets for count in sheet]
+    return [(count.kind.key_id, Verdict[count.kind.verdict], count.number) for sheet in sheets for count in sheet]
 
 
 def count(counting: Counting, key_id: str, number: int = 1) -> Sheet:
     """Count answers of one kind; where."""
-    sheet, slot = counting.place(key_id, "secret", Verdict.VALID)
+    sheet, slot = counting.place(Kind(key_id, "secret", "VALID"))
     sheet.counts[slot] += number
     sheet.times[slot] = 1e9
     return sheet

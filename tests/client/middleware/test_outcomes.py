@@ -13,9 +13,10 @@ import pytest
 
 from keysvc.v1.usage_pb2 import Outcome, RecordUsageRequest, RecordUsageResponse
 from keysvc_client import KeysvcClient, Verdict, Verification
+from keysvc_client import reporting as module
 from keysvc_client.channels import ATTEMPTS_MAX
-from keysvc_client.middleware import outcomes as module
-from keysvc_client.middleware.outcomes import Kind, Outcomes, Tally
+from keysvc_client.counting import SLOTS, Counting, Kind
+from keysvc_client.middleware.outcomes import Outcomes, Tally
 from tests.cli.peer import Peer, Refusal
 from tests.deployment import Client, Deployment, eventually
 from tests.process.running import environment, until
@@ -79,39 +80,45 @@ def test_a_batch_is_sent_until_it_is_answered(
 def test_a_batch_that_will_never_be_taken_holds_nothing_up(
     peer: Peer, outcomes: Outcomes, hasty: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What follows has another source; the log tells what was refused."""
+    """What the service has no number for is sent anew, as of a source of its own; the log tells what was refused."""
     gap = Refusal(grpc.StatusCode.FAILED_PRECONDITION, "there is a gap", "BATCH_GAP")
     bad = RecordUsageResponse(failures=[RecordUsageResponse.Failure(index=0, message="key_id must be a UUID")])
-    peer.answers("RecordUsage", gap, bad)
+    peer.answers("RecordUsage", gap, RecordUsageResponse(), bad, RecordUsageResponse())
     outcomes.add(KEY, 200, is_success=True)
-    until(lambda: len(batches(peer)) == 1)
-    outcomes.add(KEY, 201, is_success=True)
     until(lambda: len(batches(peer)) == 2)
+    outcomes.add(KEY, 201, is_success=True)
+    until(lambda: len(batches(peer)) == 3)
+    outcomes.add(KEY, 202, is_success=True)
     outcomes.close()
-    first, second = batches(peer)
-    assert first.source_id != second.source_id
-    assert second.batch_seq == 1
+    told = batches(peer)
+    assert [[record.status_code for record in each.records] for each in told] == [[200], [200], [201], [202]]
+    assert [each.batch_seq for each in told] == [1, 1, 1, 2]
+    assert len({each.source_id for each in told[:3]}) == 3
     assert "there is a gap" in caplog.text
     assert "key_id must be a UUID" in caplog.text
 
 
 def test_many_keys_are_several_batches(peer: Peer, outcomes: Outcomes) -> None:
-    """Of as many records as the contract allows."""
+    """Of no more records than the contract allows."""
     peer.answers("RecordUsage", *[RecordUsageResponse()] * 3)
-    for number in range(2500):
+    for number in range(2 * SLOTS + 500):
         outcomes.add(Verification(Verdict.VALID, key_id=str(number)), 200, is_success=True)
     outcomes.close()
-    assert [(each.batch_seq, len(each.records)) for each in batches(peer)] == [(1, 1000), (2, 1000), (3, 500)]
+    assert [(each.batch_seq, len(each.records)) for each in batches(peer)] == [(1, SLOTS), (2, SLOTS), (3, 500)]
 
 
-def test_what_waits_is_bounded() -> None:
-    """What is too much is counted, and nothing else of it kept."""
-    tally = Tally(kinds_max=2)
-    kinds = [Kind(key_id, "a-secret", True, 200) for key_id in "ababcd"]
+def test_what_waits_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """What is too much is told in the log, and nothing else of it kept."""
+    tally = Tally(Counting(), kinds_max=2)
+    kinds = [Kind(key_id, "a-secret", "", "SUCCESS", 200) for key_id in "ababcd"]
     for kind in kinds:
         tally.add(kind)
-    assert tally.take() == ({kinds[0]: 2, kinds[1]: 2}, 2)
-    assert tally.take() == ({}, 0)
+    (sheet,) = tally.take()
+    assert [(count.kind, count.number) for count in sheet] == [(kinds[0], 2), (kinds[1], 2)]
+    assert "the outcomes of 2 requests" in caplog.text
+    tally.add(kinds[0])
+    assert [[count.number for count in sheet] for sheet in tally.take()] == [[1]]
+    assert tally.take() == []
 
 
 def test_what_is_lost_is_told(peer: Peer, outcomes: Outcomes, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,7 +128,7 @@ def test_what_is_lost_is_told(peer: Peer, outcomes: Outcomes, caplog: pytest.Log
     outcomes.add(KEY, 200, is_success=True)
     outcomes.add(KEY, 200, is_success=True)
     outcomes.close()
-    assert "the outcome of 2 requests" in caplog.text
+    assert "usage lost: keysvc cannot be told of 2 requests" in caplog.text
 
 
 def test_it_begins_anew_after_it_was_closed(peer: Peer, outcomes: Outcomes) -> None:

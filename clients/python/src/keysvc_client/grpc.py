@@ -73,7 +73,8 @@ class _Interceptor:
         policy = policy or Policy()
         self._gate = Gate(policy)
         self._headers_of = headers_of(policy)
-        self._outcomes = Outcomes(client._connection) if policy.report_outcomes else None  # noqa: SLF001
+        spool_dir = client._spool_dir  # noqa: SLF001 (of the same library)
+        self._outcomes = Outcomes(client._connection, spool_dir) if policy.report_outcomes else None  # noqa: SLF001
         self._methods = Methods(self._gate, scopes, self._guard)
 
     def _guard(self, handler: Any, kind: str, scopes: tuple[str, ...]) -> Handler:  # noqa: ANN401

@@ -41,7 +41,8 @@ class KeysvcMiddleware:
         self._app = app
         self._client = client
         self._gate = Gate(policy)
-        self._outcomes = Outcomes(client._connection) if policy.report_outcomes else None  # noqa: SLF001
+        spool_dir = client._spool_dir  # noqa: SLF001 (of the same library)
+        self._outcomes = Outcomes(client._connection, spool_dir) if policy.report_outcomes else None  # noqa: SLF001
         self._allow_preflight = policy.allow_preflight
         self._key_variable = _variable(policy.header)
         self._proxy_variable = _variable(policy.proxy_header)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,6 +14,7 @@ from keysvc_client._async.usage import AsyncUsage
 from keysvc_client._async.watch import AsyncWatch
 from keysvc_client._async.workspaces import AsyncWorkspaces
 from keysvc_client.connection import Arguments, Connection, FilePath
+from keysvc_client.counting import spool
 from keysvc_client.errors import ConfigurationError
 from keysvc_client.leasing.leased import Leased
 from keysvc_client.methods import VERIFY, VERIFY_BATCH
@@ -54,9 +56,9 @@ class AsyncKeysvcClient:
             `verify`, since answers that are given here are counted here and reported.
         stale: with `lease`, go on to answer so when no server can be reached any more, for as long as the operators of
             keysvc allow (`--stale-seconds`); `basis` is STALE then. Otherwise `Unavailable` is raised.
-        usage_spool: with `lease`, a folder for the counts of answers that were given here and not reported yet. None of
-            a process that is killed is lost then: the next one that uses the folder reports them. Without it they are,
-            those of a second at most. For processes with the same caller key.
+        usage_spool: a folder for counts that were not reported yet: with `lease` of answers that were given here, with
+            middleware of what became of requests. None of a process that is killed is lost then: the next one that uses
+            the folder reports them. Without it they are, those of a second at most. For processes with the same caller.
         verify_timeout: deadline of `verify` and `verify_batch`, in seconds, retries included.
         timeout: deadline of all other calls, in seconds. A change that is not true everywhere by then is answered just
             before, with a receipt that says by when it will be; with the leases that servers have by default that
@@ -98,7 +100,8 @@ class AsyncKeysvcClient:
         self._verify_seconds = seconds(verify_timeout, "verify_timeout")
         self._connection = Connection.of(given, os.environ)
         self._calls = AsyncCalls(self._connection, seconds(timeout))
-        self._leased = Leased(self._connection, stale=stale, usage_spool=usage_spool) if lease else None
+        self._spool_dir = None if usage_spool is None else spool(Path(usage_spool))
+        self._leased = Leased(self._connection, stale=stale, spool_dir=self._spool_dir) if lease else None
         self.keys: Final = AsyncKeys(self._calls)
         self.workspaces: Final = AsyncWorkspaces(self._calls)
         self.usage: Final = AsyncUsage(self._calls)

@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 from keysvc.core.revision import Revision
 from keysvc.v1.key_service_pb2 import RenewLeaseResponse
 from keysvc.v1.verify_pb2 import Memo
-from keysvc_client.leasing.counting import Counting, Sheet
+from keysvc_client.counting import Counting, Kind, Sheet
 from keysvc_client.verification import Basis, Verification
 
 ANSWERS_MAX: Final = 20_000
@@ -261,7 +261,8 @@ class Answers:
     def _place(self, remembered: _Remembered) -> Sheet:
         """Where to count an answer from now on."""
         given = remembered.given
-        sheet, remembered.slot = self._counting.place(given.key_id, given.secret_id, given.verdict)
+        kind = Kind(given.key_id, given.secret_id, given.verdict.name)
+        sheet, remembered.slot = self._counting.place(kind)
         remembered.sheet = sheet
         return sheet
 

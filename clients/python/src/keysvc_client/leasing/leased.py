@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from keysvc_client.channels import leave_to_parent, open_channel, open_lease_channel, opening
-from keysvc_client.connection import Connection, FilePath
+from keysvc_client.connection import Connection
+from keysvc_client.counting import Counting
 from keysvc_client.ending import close_at_end
-from keysvc_client.errors import ConfigurationError
 from keysvc_client.leasing.answers import Answers
-from keysvc_client.leasing.counting import Counting
 from keysvc_client.leasing.renewing import Renewing
-from keysvc_client.leasing.reporting import Reporting
+from keysvc_client.reporting import Reporting
 from keysvc_client.values import new_request_id
 
 _forks: Final[list[None]] = []
@@ -37,16 +36,13 @@ class Leased:
     Parameters:
         connection: where to ask for leases, and as whom.
         stale: go on after the lease for as long as the service allows, while no server can be reached.
-        usage_spool: the folder where counts are kept that outlive the process; None: they do not.
-
-    Raises:
-        ConfigurationError: there can be no such folder.
+        spool_dir: where counts are kept that outlive the process; None: they do not.
     """
 
-    def __init__(self, connection: Connection, *, stale: bool, usage_spool: FilePath | None) -> None:
+    def __init__(self, connection: Connection, *, stale: bool, spool_dir: Path | None) -> None:
         self._connection = connection
         self._stale = stale
-        self._spool_dir = None if usage_spool is None else _folder(Path(usage_spool))
+        self._spool_dir = spool_dir
         self._opened: _Opened | None = None
         close_at_end(self)
         self._is_closed = False
@@ -93,16 +89,5 @@ class Leased:
         counting = Counting(self._spool_dir)
         answers = Answers(f"{socket.gethostname()}/{os.getpid()} (client)", counting, stale=self._stale)
         renewing = Renewing(answers, lambda: open_lease_channel(connection), metadata, stale=self._stale)
-        reporting = Reporting(answers, counting, self._spool_dir, open_channel(connection), metadata)
+        reporting = Reporting(answers.take_counts, counting, open_channel(connection), metadata)
         return _Opened(len(_forks), answers, renewing, reporting)
-
-
-def _folder(path: Path) -> Path:
-    """A folder that is there, for us alone if we make it."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"usage_spool: no folder {path} ({error.strerror})") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"usage_spool: nothing can be written in {path}")
-    return path

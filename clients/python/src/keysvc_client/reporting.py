@@ -1,12 +1,13 @@
-"""Reports the answers that were given in this process, so that the service's totals have every Verify.
+"""Reports what was counted in this process, so that the service's totals have it all.
 
-What has been sent and not answered is sent again as it was, under its number, until it is answered; so each answer is
+What has been sent and not answered is sent again as it was, under its number, until it is answered; so everything is
 counted once, however often connections are lost.
 """
 
 import logging
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -14,11 +15,10 @@ from typing import Final
 
 import grpc
 
-from keysvc.v1.usage_pb2 import RecordUsageRequest, RecordUsageResponse, UsageRecord
+from keysvc.v1.usage_pb2 import Outcome, RecordUsageRequest, RecordUsageResponse, UsageRecord
 from keysvc.v1.verify_pb2 import Verdict
 from keysvc_client.channels import Channel
-from keysvc_client.leasing.answers import Answers
-from keysvc_client.leasing.counting import Count, Counting, Sheet, left_over
+from keysvc_client.counting import Count, Counting, Sheet, left_over
 from keysvc_client.values import to_timestamp
 
 REPORT_SECONDS: Final = 1.0
@@ -41,24 +41,21 @@ class Reporting:
     """Reports counts until it is stopped.
 
     Parameters:
-        answers: counts them.
-        counting: where.
-        spool_dir: where sheets of processes that have ended are; None: nowhere.
+        seal: gives all that was counted since the last time, as sheets.
+        counting: makes these.
         channel: to the service; closed in the end.
         metadata: of a call.
     """
 
     def __init__(
         self,
-        answers: Answers,
+        seal: Callable[[], list[Sheet]],
         counting: Counting,
-        spool_dir: Path | None,
         channel: Channel,
         metadata: Callable[[], tuple[tuple[str, str], ...]],
     ) -> None:
-        self._answers = answers
+        self._seal = seal
         self._counting = counting
-        self._spool_dir = spool_dir
         self._metadata = metadata
         self.channel = channel
         self._record = channel.unary_unary(
@@ -86,17 +83,18 @@ class Reporting:
         while not self._stopped.wait(REPORT_SECONDS):
             self._counting.prepare()
             self._flush(CALL_SECONDS)
-            if self._spool_dir is not None and monotonic() > looks_at:
-                self._adopt(self._spool_dir)
+            if self._counting.folder is not None and monotonic() > looks_at:
+                self._adopt(self._counting.folder)
                 looks_at = monotonic() + ADOPT_SECONDS
-        if not self._flush(CLOSE_SECONDS):
+        # Once for what waits, if anything does, and once for what was counted since.
+        if not (self._flush(CLOSE_SECONDS) and self._flush(CLOSE_SECONDS)):
             self._give_up()
         self._counting.close()
 
     def _flush(self, timeout: float) -> bool:
         """Report all that was counted before; whether that was answered."""
         if not self._waiting:
-            self._waiting.extend(self._answers.take_counts())
+            self._waiting.extend(self._seal())
         while self._waiting:
             if not self._send(self._waiting[0], timeout):
                 return False
@@ -138,23 +136,30 @@ class Reporting:
 
     def _give_up(self) -> None:
         """Nobody answers, and the process ends."""
-        left = [*self._waiting, *self._answers.take_counts()]
+        left = [*self._waiting, *self._seal()]
         number = sum(count.number for sheet in left for count in sheet)
-        if self._spool_dir is None:
-            _log.error("usage lost: keysvc cannot be told of %d answers that were given here", number)
-        else:
-            _log.warning("usage waits in %s: keysvc cannot be told of %d answers", self._spool_dir, number)
+        if self._counting.folder is None:
+            _log.error("usage lost: keysvc cannot be told of %d requests", number)
+        elif number:
+            _log.warning("usage waits in %s: keysvc cannot be told of %d requests", self._counting.folder, number)
         for sheet in left:
             sheet.close()
 
 
 def _records(count: Count) -> list[UsageRecord]:
     """A count, in records as large as the contract allows."""
-    sizes = [COUNT_MAX] * (count.number // COUNT_MAX)
+    kind, sizes = count.kind, [COUNT_MAX] * (count.number // COUNT_MAX)
     if rest := count.number % COUNT_MAX:
         sizes.append(rest)
-    verdict, last_time = Verdict.Value(f"VERDICT_{count.verdict.name}"), to_timestamp(count.last_time, "last_time")
-    return [
-        UsageRecord(key_id=count.key_id, secret_id=count.secret_id, verdict=verdict, count=size, occur_time=last_time)
-        for size in sizes
-    ]
+    last_time = to_timestamp(count.last_time, "last_time")
+    record = UsageRecord(
+        key_id=kind.key_id, secret_id=kind.secret_id, status_code=kind.status_code, occur_time=last_time
+    )
+    if kind.verdict:
+        record.verdict = Verdict.Value(f"VERDICT_{kind.verdict}")
+    if kind.outcome:
+        record.outcome = Outcome.Value(f"OUTCOME_{kind.outcome}")
+    records = [copy(record) for _ in sizes]
+    for each, size in zip(records, sizes, strict=True):
+        each.count = size
+    return records

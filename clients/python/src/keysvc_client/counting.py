@@ -1,4 +1,4 @@
-"""Counts of answers that were given in this process, which outlive it if they are kept in files.
+"""Counts of what keysvc is told as usage, which outlive the process if they are kept in files.
 
 A sheet has the counts of one batch of RecordUsage, and that batch's number from the beginning. Once nothing is counted
 on it any more it is the batch, and whoever finds it sends the same one: each count is recorded once, whether the
@@ -15,10 +15,11 @@ from itertools import groupby
 from mmap import mmap
 from operator import attrgetter
 from pathlib import Path
+from threading import Lock
 from typing import Final, NamedTuple, Self
 from uuid import uuid4
 
-from keysvc_client.verification import Verdict
+from keysvc_client.errors import ConfigurationError
 
 SLOTS: Final = 900
 """Of a sheet. A batch may have 1000 records, and one of a large count is several."""
@@ -35,16 +36,28 @@ _ours: Final[set[str]] = set()
 """The sources of this process. The lock of a file does not keep out the process that holds it."""
 
 
-class Count(NamedTuple):
-    """Answers of one kind.
+class Kind(NamedTuple):
+    """What is told as one number: answers with a verdict, or requests with an outcome.
 
     Parameters:
-        last_time: when the last of them was given, by the database's clock.
+        verdict, outcome: the names that the contract has for them, the other one is empty.
     """
 
     key_id: str
     secret_id: str
-    verdict: Verdict
+    verdict: str = ""
+    outcome: str = ""
+    status_code: int = 0
+
+
+class Count(NamedTuple):
+    """How many there were of a kind.
+
+    Parameters:
+        last_time: when the last of them was, by the database's clock as far as that is known here.
+    """
+
+    kind: Kind
     number: int
     last_time: datetime
 
@@ -116,9 +129,9 @@ class Sheet:
         os.close(descriptor)
         return None
 
-    def take(self, key_id: str, secret_id: str, verdict: Verdict) -> int | None:
-        """A slot for answers of one kind; None: there is none left."""
-        slot, name = self._used, f"{key_id}\n{secret_id}\n{verdict.name}".encode()
+    def take(self, kind: Kind) -> int | None:
+        """A slot for a kind; None: there is none left."""
+        slot, name = self._used, "\n".join(map(str, kind)).encode()
         if slot == SLOTS:
             return None
         start = _HEADER_BYTES + 16 * SLOTS + slot * _NAME_BYTES
@@ -132,9 +145,9 @@ class Sheet:
             if number:
                 start = _HEADER_BYTES + 16 * SLOTS + slot * _NAME_BYTES
                 name = bytes(self._memory[start : start + _NAME_BYTES]).rstrip(b"\0").decode()
-                key_id, secret_id, verdict = name.split("\n")
-                last_time = datetime.fromtimestamp(self.times[slot], UTC)
-                yield Count(key_id, secret_id, Verdict[verdict], number, last_time)
+                key_id, secret_id, verdict, outcome, status_code = name.split("\n")
+                kind = Kind(key_id, secret_id, verdict, outcome, int(status_code))
+                yield Count(kind, number, datetime.fromtimestamp(self.times[slot], UTC))
 
     def number_anew(self) -> None:
         """Be the first batch of a source of its own: the service does not know, or has forgotten, those before it."""
@@ -170,21 +183,23 @@ class Counting:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+        self.folder: Final = folder
         self._open: list[Sheet] = []
-        self.number_anew()
+        self._making = Lock()
+        self._source_id, self._seq = _new_source(), 0
         self._spare: Sheet | None = self._begin()
 
     def prepare(self) -> None:
-        """Have an empty sheet ready: to make one takes longer than to answer. By one thread, without the lock."""
-        if self._spare is None:
-            self._spare = self._begin()
+        """Have an empty sheet ready: to make one takes longer than to answer. Without the lock of those who count."""
+        with self._making:
+            self._spare = self._spare or self._begin()
 
-    def place(self, key_id: str, secret_id: str, verdict: Verdict) -> tuple[Sheet, int]:
-        """Where to count answers of one kind, while the sheet is open."""
-        while not self._open or (slot := self._open[-1].take(key_id, secret_id, verdict)) is None:
-            sheet, self._spare = self._spare, None
-            self._open.append(sheet or self._begin())
+    def place(self, kind: Kind) -> tuple[Sheet, int]:
+        """Where to count a kind, while the sheet is open."""
+        while not self._open or (slot := self._open[-1].take(kind)) is None:
+            with self._making:
+                sheet, self._spare = self._spare or self._begin(), None
+            self._open.append(sheet)
         return self._open[-1], slot
 
     def seal(self) -> list[Sheet]:
@@ -196,19 +211,25 @@ class Counting:
 
     def number_anew(self) -> None:
         """Be a new source from the next sheet on."""
-        self._source_id, self._seq = _new_source(), 0
+        with self._making:
+            if self._spare is not None:
+                self._spare.discard()
+            self._source_id, self._seq = _new_source(), 0
+            self._spare = self._begin()
 
     def close(self) -> None:
         """Nothing is counted any more."""
-        if self._spare is not None:
-            self._spare.discard()
+        with self._making:
+            if self._spare is not None:
+                self._spare.discard()
+            self._spare = None
 
     def _begin(self) -> Sheet:
         self._seq += 1
         try:
-            return Sheet.begin(self._folder, self._source_id, self._seq)
+            return Sheet.begin(self.folder, self._source_id, self._seq)
         except OSError as error:
-            _log.error("usage is kept in memory alone: no file in %s (%s)", self._folder, error.strerror)
+            _log.error("usage is kept in memory alone: no file in %s (%s)", self.folder, error.strerror)
             return Sheet.begin(None, self._source_id, self._seq)
 
 
@@ -233,3 +254,18 @@ def left_over(folder: Path) -> Iterator[list[Sheet]]:
     ]
     for _, sheets in groupby(found, attrgetter("source_id")):
         yield list(sheets)
+
+
+def spool(path: Path) -> Path:
+    """A folder for sheets that is there; for us alone if we make it.
+
+    Raises:
+        ConfigurationError: there can be none.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"usage_spool: no folder {path} ({error.strerror})") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"usage_spool: nothing can be written in {path}")
+    return path
