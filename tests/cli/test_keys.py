@@ -133,6 +133,15 @@ def test_get_shows_a_key_and_what_has_happened_to_it(peer: Peer, run: Run) -> No
     assert run("keys", "get", KEY_ID, "-q").out == "revoked\n"
 
 
+@pytest.mark.parametrize("option", ["--workspace", "--owner", "--tag", "--role", "--hint-prefix", "--name-prefix"])
+def test_an_empty_condition_is_not_for_all(run: Run, option: str) -> None:
+    """It is that of a variable that is not set, and what is listed may be about to be revoked."""
+    result = run("keys", "list", option, "", "-q")
+    assert (result.code, result.out) == (2, "")
+    assert f"{option}" in result.err
+    assert "must not be empty" in result.err
+
+
 def test_list_sends_every_filter_that_is_built(peer: Peer, run: Run) -> None:
     """All that the contract has."""
     peer.answers("List", ListResponse())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import typer
@@ -26,12 +26,18 @@ from keysvc.cli.output import Output
 from keysvc.cli.paging import AllOption, PageSizeOption, PageTokenOption, Paging, print_pages
 from keysvc.cli.receipt import ReasonOption, RequestIdOption, repeat_as
 from keysvc.cli.usage_table import freshness, usage_rows
-from keysvc.cli.values import Pair, When, parse_duration, parse_pair, parse_time, parse_when, to_mapping
+from keysvc.cli.values import Pair, When, not_empty, parse_duration, parse_pair, parse_time, parse_when, to_mapping
 from keysvc.v1 import key_service_pb2
 from keysvc.v1.key_pb2 import Key
 
 if TYPE_CHECKING:
     from keysvc.cli.client import Client
+
+
+def _condition(metavar: str, text: str) -> Any:  # noqa: ANN401 (what typer says that it is)
+    """An option that narrows a list."""
+    return typer.Option(metavar=metavar, show_default=False, callback=not_empty, help=text)
+
 
 app = typer.Typer(help="API keys: create, look at, update, rotate, suspend, resume, revoke.", no_args_is_help=True)
 
@@ -142,20 +148,23 @@ def list_(
     client: "Client",
     output: Output,
     *,
-    workspace: Annotated[str, typer.Option(metavar="NAME", show_default=False, help="Only of this workspace.")] = "",
+    workspace: Annotated[str, _condition("NAME", "Only of this workspace.")] = "",
     state: Annotated[
         KeyState | None, typer.Option(metavar="STATE", help="active, suspended, revoked or expired.")
     ] = None,
     env: Annotated[Environment | None, typer.Option("--env", metavar="live|test", help="Of this environment.")] = None,
-    owner: Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Of exactly this owner.")] = "",
-    tag: Annotated[str, typer.Option(metavar="WORD", show_default=False, help="With this tag.")] = "",
-    role: Annotated[str, typer.Option(metavar="ROLE", show_default=False, help="With this role.")] = "",
+    owner: Annotated[str, _condition("TEXT", "Of exactly this owner.")] = "",
+    tag: Annotated[str, _condition("WORD", "With this tag.")] = "",
+    role: Annotated[str, _condition("ROLE", "With this role.")] = "",
     hint_prefix: Annotated[
         str,
-        typer.Option(metavar="TEXT", show_default=False, help="Whose key string begins so: sk_live_1a1b2c3d."),
+        typer.Option(
+            metavar="TEXT", show_default=False, callback=not_empty, help="Whose key string begins so: sk_live_1a1b2c3d."
+        ),
     ] = "",
     name_prefix: Annotated[
-        str, typer.Option(metavar="TEXT", show_default=False, help="Whose name begins so; case counts.")
+        str,
+        _condition("TEXT", "Whose name begins so; case counts."),
     ] = "",
     expire_before: Annotated[
         When | None,

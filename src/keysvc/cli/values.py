@@ -99,6 +99,18 @@ def parse_time(text: str) -> datetime:
     raise typer.BadParameter(f"{text!r} names no time zone: end it with Z for UTC, or with an offset such as +01:00.")
 
 
+def not_empty(parameter: typer.CallbackParam, value: str, context: typer.Context) -> str:
+    """A condition that was given.
+
+    Raises:
+        typer.BadParameter: it is empty, as of a variable that is not set: that would stand for everything.
+    """
+    source = context.get_parameter_source(parameter.name or "")
+    if not value and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("must not be empty: leave it out to set no such condition")
+    return value
+
+
 def parse_when(text: str) -> When:
     """A time, or a distance such as `7d`."""
     if _DURATION.fullmatch(text):

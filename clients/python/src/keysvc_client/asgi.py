@@ -77,7 +77,9 @@ class KeysvcMiddleware:
             await asyncio.to_thread(self._outcomes.close)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Go through the life of the application; the last outcomes are reported before its end."""
+        """Go through the life of the application: the lease begins with it, and its end reports the last outcomes."""
+        if self._client._leased is not None:  # noqa: SLF001 (of the same library)
+            self._client._leased.answers()  # noqa: SLF001
 
         async def telling(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):

@@ -81,11 +81,14 @@ class Reporting:
     def _run(self) -> None:
         looks_at = 0.0
         while not self._stopped.wait(REPORT_SECONDS):
-            self._counting.prepare()
-            self._flush(CALL_SECONDS)
-            if self._counting.folder is not None and monotonic() > looks_at:
-                self._adopt(self._counting.folder)
-                looks_at = monotonic() + ADOPT_SECONDS
+            try:
+                self._counting.prepare()
+                self._flush(CALL_SECONDS)
+                if self._counting.folder is not None and monotonic() > looks_at:
+                    looks_at = monotonic() + ADOPT_SECONDS
+                    self._adopt(self._counting.folder)
+            except Exception:  # noqa: BLE001 (the next report brings what this one did not)
+                _log.exception("usage was not reported")
         # Once for what waits, if anything does, and once for what was counted since.
         if not (self._flush(CLOSE_SECONDS) and self._flush(CLOSE_SECONDS)):
             self._give_up()

@@ -4,6 +4,7 @@ One connection to one server carries all renewals of a session. While it lasts, 
 we have not applied; so it is left in good order, with a word of goodbye, before the server ends it for its age.
 """
 
+import logging
 import random
 from collections.abc import Callable
 from threading import Event, Thread
@@ -32,6 +33,8 @@ SESSION_SECONDS: Final = 300.0
 """How long a connection is used, by chance up to a tenth less; keysvc ends those of half an hour."""
 
 CLOSE_SECONDS: Final = 0.5
+
+_log = logging.getLogger("keysvc_client")
 
 _DENIED: Final = frozenset(
     {
@@ -87,25 +90,36 @@ class Renewing:
         at_work.discard(self._thread)
 
     def _run(self) -> None:
+        while not self._is_stopping:
+            try:
+                self._renew_on()
+            except Exception:  # noqa: BLE001 (without a lease the service is asked, which is slow and right)
+                _log.exception("the lease is given up, and asked for anew")
+                self._pause(DENIED_SECONDS)
+
+    def _renew_on(self) -> None:
+        """Renew with one server after the other, until it is time to stop."""
         session: _Session | None = None
         failures = 0
-        while not self._is_stopping:
-            following = _Session(self._open_channel(), self._metadata, self._signal)
-            if self._renew(following, anew=True):
-                # Only now, so that there is no time without a lease.
-                if session is not None:
-                    session.close()
-                    session.end()
-                session, failures = following, 0
-                self._keep(session)
-            else:
-                following.end()
-                failures += 1
-                self._pause(DENIED_SECONDS if self._is_denied else min(PAUSE_SECONDS * failures, RENEW_SECONDS))
-        if session is not None:
+        try:
+            while not self._is_stopping:
+                following = _Session(self._open_channel(), self._metadata, self._signal)
+                if self._renew(following, anew=True):
+                    # Only now, so that there is no time without a lease.
+                    if session is not None:
+                        session.close()
+                        session.end()
+                    session, failures = following, 0
+                    self._keep(session)
+                else:
+                    following.end()
+                    failures += 1
+                    self._pause(DENIED_SECONDS if self._is_denied else min(PAUSE_SECONDS * failures, RENEW_SECONDS))
+        finally:
             self._answers.lose()
-            session.close()
-            session.end()
+            if session is not None:
+                session.close()
+                session.end()
 
     def _keep(self, session: "_Session") -> None:
         """Renew with one server for as long as that goes well."""

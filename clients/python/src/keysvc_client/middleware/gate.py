@@ -5,6 +5,7 @@ It waits for nothing. Who has asked keysvc, with asyncio or without, brings the 
 
 import logging
 import re
+import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -22,6 +23,9 @@ _TOKEN: Final = re.compile(r"[!-~]+")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _PORT: Final = re.compile(r"\[(?P<ipv6>[^]]*)\](?::[0-9]+)?|(?P<ipv4>[0-9.]+):[0-9]+")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+
+TOLD_SECONDS: Final = 1.0
+"""The log tells of one request in so long that nobody judged: during an outage there are many, for one reason."""
 
 _log = logging.getLogger("keysvc_client")
 
@@ -49,6 +53,7 @@ class Gate:
     """Decides about requests, by a policy."""
 
     def __init__(self, policy: Policy) -> None:
+        self._tells_at = 0.0
         self._is_bearer = policy.header == "authorization"
         self._proxies = policy.trusted_proxies
         self._refusals = Refusals(policy.header, policy.realm)
@@ -101,10 +106,13 @@ class Gate:
 
     def unjudged(self, error: KeysvcError, request_id: str) -> Refusal:
         """How a request is refused that nobody has judged: not as if its key were bad."""
-        _log.log(
-            logging.WARNING if isinstance(error, Unavailable | ResourceExhausted) else logging.ERROR,
-            "no judgement for request %s: %s", request_id, error,
-        )  # fmt: skip
+        now = time.monotonic()
+        if now >= self._tells_at:
+            self._tells_at = now + TOLD_SECONDS
+            _log.log(
+                logging.WARNING if isinstance(error, Unavailable | ResourceExhausted) else logging.ERROR,
+                "no judgement for request %s and perhaps others: %s", request_id, error,
+            )  # fmt: skip
         return self._refusals.unavailable(error.retry_after_seconds)
 
     def _refuse_unidentified(self, request_id: str) -> Refusal:
@@ -113,8 +121,8 @@ class Gate:
 
     def _refuse(self, verification: Verification, request_id: str) -> Refusal:
         _log.info(
-            "request %s refused: key %s is %s %s", request_id, verification.key_id or "(unknown)",
-            verification.verdict, ", ".join(verification.missing_scopes),
+            "request %s refused: key %s is %s", request_id, verification.key_id or "(unknown)",
+            " ".join((verification.verdict, ", ".join(verification.missing_scopes))).strip(),
         )  # fmt: skip
         return self._refusals.of(verification.verdict)
 
