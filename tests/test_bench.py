@@ -76,7 +76,18 @@ def test_the_bench_runs_to_its_end(tmp_path: Path) -> None:
     assert {"commit", "machine", "python", "grpcio", "postgresql", "keys", "workspaces", "effort"} <= written.keys()
     assert written["failures"] == {}
     rows = {topic["name"]: [row["name"] for row in topic["rows"]] for topic in written["topics"]}
-    assert list(rows) == ["contest", "rates", "flood", "revoke", "usage", "memory", "start", "records"]
+    assert list(rows) == [
+        "contest",
+        "rates",
+        "flood",
+        "revoke",
+        "leased",
+        "protect",
+        "usage",
+        "memory",
+        "start",
+        "records",
+    ]
     assert rows["contest"] == ["empty", "hot", "hot, all fields asked", "mixed, 90 % hot", "cold", "naive"]
     assert rows["flood"][-3:] == ["malformed keys", "forged keys", "unknown keys"]
     assert rows["revoke"] == ["1 holder, idle", "1 holder, under load", "2 holders, idle", "2 holders, under load"]

@@ -180,12 +180,14 @@ class Supervisor:
         """
         terms = self._settings.terms
         ends_at = time.monotonic() + terms.wait_seconds(terms.lease_ms)
-        for seconds in (*LATE_SECONDS, 0):
+        for seconds in (*LATE_SECONDS, None):
             with suppress(KeysvcError):
                 await self._remove(worker, time.monotonic() > ends_at)
-            await self._pause(seconds)
+            await self._pause(max(0.0, ends_at - time.monotonic()) if seconds is None else seconds)
             if self._stopping.is_set():
                 return
+        with suppress(KeysvcError):
+            await self._remove(worker, True)  # noqa: FBT003 (see ``Supervisor``)
 
     async def _pause(self, seconds: float) -> None:
         """Wait for so long, or until everything stops."""

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from keysvc.core.errors import Overloaded
+from keysvc.core.errors import FailedPrecondition, Overloaded
 from keysvc.lease.holder import Holder
 from keysvc.lease.memory import Memory
 from keysvc.lease.news import SUBJECTS_MAX, Change, News
@@ -87,20 +87,47 @@ def test_a_client_hears_what_has_changed_since(sessions: Sessions, holder: Holde
     """Since what it has applied; and everything must go where nobody knows."""
     changed(holder, clock, 11)
     changed(holder, clock, 12)
-    for place, changes in (
-        (HERE, [CHANGED, CHANGED]),
-        (HERE._replace(seq=11), [CHANGED]),
-        (HERE._replace(seq=12), []),
-        (HERE._replace(seq=99), []),
-        (HERE._replace(seq=9), None),
-        (HERE._replace(epoch=OTHER_EPOCH), None),
-        (HERE._replace(timeline="00000002"), None),
-        (None, None),
+    for number, (place, changes) in enumerate(
+        (
+            (HERE, [CHANGED, CHANGED]),
+            (HERE._replace(seq=11), [CHANGED]),
+            (HERE._replace(seq=12), []),
+            (HERE._replace(seq=99), []),
+            (HERE._replace(seq=9), None),
+            (HERE._replace(epoch=OTHER_EPOCH), None),
+            (HERE._replace(timeline="00000002"), None),
+            (None, None),
+        )
     ):
-        grant = sessions.renew("me", "s", place, stale=False)
+        grant = sessions.renew("me", f"s{number}", place, stale=False)
         assert grant is not None
         assert grant.changes == changes, place
         assert grant.log.seq == 12
+
+
+def test_nobody_goes_back(sessions: Sessions) -> None:
+    """Who says less than before in the same session is another client, or an old request: what was said stays."""
+    for place in (HERE._replace(seq=7), None, HERE._replace(seq=8), HERE._replace(epoch=OTHER_EPOCH, seq=3)):
+        assert sessions.renew("me", "s", place, stale=False)
+    assert sessions.renew("me", "s", HERE._replace(seq=8), stale=False)
+    with pytest.raises(FailedPrecondition, match="session_id"):
+        sessions.renew("me", "s", HERE._replace(seq=7), stale=False)
+    assert sessions.acknowledged() == 8
+
+
+def test_a_session_has_one_stream(sessions: Sessions) -> None:
+    """The last one, for as long as the session lasts."""
+    assert sessions.open_stream("me", "s") is None
+    sessions.renew("me", "s", None, stale=False)
+    assert sessions.open_stream("somebody", "s") is None
+    first = sessions.open_stream("me", "s")
+    assert first is not None
+    assert sessions.has_stream("me", "s", first)
+    second = sessions.open_stream("me", "s")
+    assert second is not None
+    assert (sessions.has_stream("me", "s", first), sessions.has_stream("me", "s", second)) == (False, True)
+    sessions.close("me", "s")
+    assert not sessions.has_stream("me", "s", second)
 
 
 def test_many_changes_are_not_kept(sessions: Sessions, holder: Holder, clock: Clock) -> None:

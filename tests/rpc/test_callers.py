@@ -74,15 +74,18 @@ async def test_every_method_needs_its_permission(deployment: Deployment) -> None
 
 
 async def test_streams_are_guarded_too(deployment: Deployment) -> None:
-    """The streaming methods ask for a caller and a permission before they say that they are not built."""
+    """The streaming methods ask for a caller and a permission before they say what else is wrong."""
     operator, nobody = await deployment.client(), await deployment.client(anonymous=True)
-    for client, status in ((operator, "UNIMPLEMENTED"), (nobody, "UNAUTHENTICATED")):
+    for client, statuses in (
+        (operator, ["INVALID_ARGUMENT", "UNIMPLEMENTED"]),
+        (nobody, ["UNAUTHENTICATED", "UNAUTHENTICATED"]),
+    ):
         headers = [("authorization", f"Bearer {client.key_string}")] if client.key_string else []
-        for stream in (
+        streams = (
             client.keys.WatchWakeUps(key_service_pb2.WatchWakeUpsRequest(), metadata=headers),
             client.audit.ExportAuditEvents(audit_service_pb2.ExportAuditEventsRequest(), metadata=headers),
-        ):
-            assert (await stream.code()).name == status
+        )
+        assert [(await stream.code()).name for stream in streams] == statuses
 
 
 async def test_a_limited_caller_sees_its_workspaces_alone(deployment: Deployment) -> None:

@@ -92,11 +92,13 @@ async def test_bad_renewals_are_told(operator: Client) -> None:
         ({"epoch": epoch}, {"applied"}),
         ({"applied": f"{epoch.partition('.')[0]}.1"}, {"epoch"}),
         ({"epoch": epoch, "applied": f"{'0' * 32}.1"}, {"applied"}),
+        ({"epoch": f"{epoch}9", "applied": f"{epoch.partition('.')[0]}.1"}, {"epoch"}),
+        ({"epoch": epoch, "applied": f"{epoch.partition('.')[0]}.{2**63}"}, {"applied"}),
     ):
         with pytest.raises(Refused) as refused:
             await renew(operator, **fields)
         assert set(refused.value.violations) == bad, fields
-    odd = await renew(operator, session_id="s", epoch=f"{epoch}9", applied=f"{epoch.partition('.')[0]}.0")
+    odd = await renew(operator, session_id="s", epoch=f"{epoch[:-1]}F", applied=f"{epoch.partition('.')[0]}.0")
     assert odd.flush, "another timeline"
 
 
@@ -120,8 +122,16 @@ def watch(client: Client) -> Any:
 async def test_wake_ups_come_with_each_change(operator: Client) -> None:
     """The first at once, with where the server is."""
     key_id = (await operator.create()).key.id
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await anext(aiter(watch(operator)))
+    assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    await renew(operator)
+    earlier = aiter(watch(operator))
+    assert (await anext(earlier)).revision.endswith(".0")
     stream = aiter(watch(operator))
     assert (await anext(stream)).revision.endswith(".0")
+    with pytest.raises(StopAsyncIteration):
+        await anext(earlier)
     await operator.suspend(key_id)
     assert (await anext(stream)).revision.endswith(".1")
 

@@ -26,7 +26,7 @@ class Revision:
         epoch, _, seq = text.partition(".")
         try:
             revision = cls(UUID(epoch), int(seq))
-            if str(revision) == text and revision.seq >= 0:
+            if str(revision) == text and 0 <= revision.seq < 2**63:  # as PostgreSQL counts
                 return revision
         except ValueError:
             pass

@@ -17,13 +17,13 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from keysvc.core.errors import Overloaded
+from keysvc.core.errors import FailedPrecondition, Overloaded
 from keysvc.lease.holder import Holder
 from keysvc.lease.news import Change, Log
 from keysvc.lease.terms import Clock
 
-SESSIONS_MAX: Final = 10_000
-"""Each is looked at in every renewal of the holder."""
+SESSIONS_MAX: Final = 2_000
+"""Each is looked at in every renewal of the holder, and has a stream, which is a call that goes on."""
 
 
 class Place(NamedTuple):
@@ -63,10 +63,12 @@ class _Session:
     Parameters:
         bound: until then, on our clock.
         reported: what it has said last that it has applied; None: nothing.
+        streams: how many it has opened, the last of which tells it when to renew.
     """
 
     bound: float = -math.inf
     reported: Place | None = None
+    streams: int = 0
 
 
 class Sessions:
@@ -103,6 +105,7 @@ class Sessions:
 
         Raises:
             Overloaded: there are too many sessions.
+            FailedPrecondition: it has said more before: it is two clients, or this request is an old one.
         """
         now = self._clock()
         holder = self._holder
@@ -112,6 +115,8 @@ class Sessions:
             return None
         log = holder.applied
         session = self._find((owner, session_id), now)
+        if _is_before(place, session.reported):
+            raise FailedPrecondition("applied is less than before: each client needs a session_id of its own")
         is_of_log = place is not None and (place.epoch, place.timeline) == (log.epoch, log.timeline)
         longest = left + (holder.terms.stale_seconds if stale else 0)
         # Before the answer is on its way; and not what the client has after it, since the answer may be lost.
@@ -120,6 +125,19 @@ class Sessions:
         rate = holder.terms.clock_rate
         changes = holder.recent.since(place.seq) if place is not None and is_of_log else None
         return Grant(left / rate, (longest - left) / rate, log, changes, footing.at)
+
+    def open_stream(self, owner: str, session_id: str) -> int | None:
+        """Begin to tell a client when to renew, and have an earlier stream of its end; None: it has no session."""
+        session = self._sessions.get((owner, session_id))
+        if session is None:
+            return None
+        session.streams += 1
+        return session.streams
+
+    def has_stream(self, owner: str, session_id: str, number: int) -> bool:
+        """Whether a stream is the last of a session that goes on."""
+        session = self._sessions.get((owner, session_id))
+        return session is not None and session.streams == number
 
     def close(self, owner: str, session_id: str) -> None:
         """A client answers nothing from memory any more, and hears no earlier answer."""
@@ -173,6 +191,11 @@ class Sessions:
         ended = [name for name, session in self._sessions.items() if session.bound <= now]
         for name in ended:
             del self._sessions[name]
+
+
+def _is_before(place: Place | None, reported: Place | None) -> bool:
+    """Whether somebody says that they have applied less of the same log than they have said before."""
+    return place is not None and reported is not None and place[:2] == reported[:2] and place.seq < reported.seq
 
 
 def _reported(place: Place | None, log: Log) -> int:

@@ -140,11 +140,11 @@ class KeyServicer:
 
     async def WatchWakeUps(
         self,
-        request: key_service_pb2.WatchWakeUpsRequest,  # noqa: ARG002 (as all are called)
-        call: Call,  # noqa: ARG002 (the same)
+        request: key_service_pb2.WatchWakeUpsRequest,
+        call: Call,
     ) -> AsyncIterator[key_service_pb2.WatchWakeUpsResponse]:
         """Tell a client when to renew."""
-        async for revision in self._granting.watch():
+        async for revision in self._granting.watch(call, leases.read_session_id(request)):
             yield key_service_pb2.WatchWakeUpsResponse(revision=str(revision))
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final, TypeAlias
 from uuid import UUID
 
-from keysvc.core.errors import Unavailable
+from keysvc.core.errors import FailedPrecondition, Unavailable
 from keysvc.core.revision import Revision
 from keysvc.lease import sessions as lease_sessions
 from keysvc.lease.holder import Holder, Standing
@@ -56,6 +56,7 @@ class Granting:
         Raises:
             Unavailable: we have no lease ourselves.
             Overloaded: there are too many sessions.
+            FailedPrecondition: the client has said before that it has applied more.
         """
         if not self._sessions.is_announced:
             self._sessions.is_wanted = True
@@ -81,10 +82,22 @@ class Granting:
             return None
         return self._holder.applied.epoch, self._holder.applied.timeline
 
-    async def watch(self) -> AsyncIterator[Revision]:
-        """The revision up to which changes are applied, now and whenever it has moved; until this process ends."""
+    async def watch(self, call: Call, session_id: str) -> AsyncIterator[Revision]:
+        """The revision up to which changes are applied, now and whenever it has moved.
+
+        Until this process ends, the session does, or its client opens another stream.
+
+        Raises:
+            FailedPrecondition: there is no such session.
+        """
+        owner = call.caller.name
+        number = self._sessions.open_stream(owner, session_id)
+        if number is None:
+            raise FailedPrecondition("session_id: has no lease from this server; renew it first")
+        if number > 1:
+            self.wake()  # so that the earlier one notices
         told = None
-        while not self._is_stopping:
+        while not self._is_stopping and self._sessions.has_stream(owner, session_id, number):
             moved = self._moved
             if self._holder.member_id is not None and self._holder.revision != told:
                 told = self._holder.revision
@@ -104,6 +117,7 @@ class Granting:
         """
         self._sessions.stop()
         self._is_stopping = True
+        self._closed.clear()
         self.wake()
         if self._sessions:
             left = self._sessions.ends_at - self._clock()

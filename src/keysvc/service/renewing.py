@@ -99,10 +99,11 @@ class Renewing:
 
     def acknowledge(self) -> None:
         """A client has said what it has applied, or has asked for its first lease: tell the database, now."""
-        sessions = self._sessions
+        sessions, acknowledged = self._sessions, self._acknowledged
         if self._holder.member_id is None:
             return
-        if sessions.is_wanted > sessions.is_announced or sessions.acknowledged() > self._acknowledged:
+        is_behind = acknowledged < self._holder.applied.seq and sessions.acknowledged() > acknowledged
+        if is_behind or sessions.is_wanted > sessions.is_announced:
             self._signal.set()
 
     async def _run(self) -> None:

@@ -735,7 +735,9 @@ class RenewLeaseRequest(_message.Message):
     CLOSE_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Names the client's session: 1 to 128 characters, such as a random UUID. After `close` a client takes a new one."""
+    """Names the client's session: 1 to 128 characters, random, such as a UUID; never one that another client has. After
+    `close` a client takes a new one.
+    """
     epoch: _builtins.str
     """The epoch of what the client remembers, as the last answer said. Empty: it remembers nothing."""
     applied: _builtins.str

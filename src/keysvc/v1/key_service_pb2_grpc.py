@@ -265,7 +265,7 @@ class KeyServiceServicer(object):
         A client renews with one server until that fails, and closes its session when it goes: until the lease of a client
         that has vanished is over, changes wait for it.
         Permission `verify`. Safe to retry. Errors: INVALID_ARGUMENT, UNAVAILABLE (this server has no lease itself),
-        RESOURCE_EXHAUSTED (too many sessions).
+        RESOURCE_EXHAUSTED (too many sessions), FAILED_PRECONDITION (the session has said a higher `applied` before).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,8 +273,9 @@ class KeyServiceServicer(object):
 
     def WatchWakeUps(self, request, context):
         """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
-        alone. Ends when the server is about to stop: the client should close its session, and go on with another server.
-        Permission `verify`. Safe to retry.
+        alone. One for each session: another one ends it. Ends when the server is about to stop: the client should close its
+        session, and go on with another server.
+        Permission `verify`. Safe to retry. Errors: FAILED_PRECONDITION (the session has no lease from this server).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -127,12 +127,13 @@ class KeyServiceStub:
     A client renews with one server until that fails, and closes its session when it goes: until the lease of a client
     that has vanished is over, changes wait for it.
     Permission `verify`. Safe to retry. Errors: INVALID_ARGUMENT, UNAVAILABLE (this server has no lease itself),
-    RESOURCE_EXHAUSTED (too many sessions).
+    RESOURCE_EXHAUSTED (too many sessions), FAILED_PRECONDITION (the session has said a higher `applied` before).
     """
     WatchWakeUps: _grpc.UnaryStreamMultiCallable[_key_service_pb2.WatchWakeUpsRequest, _key_service_pb2.WatchWakeUpsResponse]
     """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
-    alone. Ends when the server is about to stop: the client should close its session, and go on with another server.
-    Permission `verify`. Safe to retry.
+    alone. One for each session: another one ends it. Ends when the server is about to stop: the client should close its
+    session, and go on with another server.
+    Permission `verify`. Safe to retry. Errors: FAILED_PRECONDITION (the session has no lease from this server).
     """
 
 @_typing.type_check_only
@@ -232,12 +233,13 @@ class KeyServiceAsyncStub(KeyServiceStub):
     A client renews with one server until that fails, and closes its session when it goes: until the lease of a client
     that has vanished is over, changes wait for it.
     Permission `verify`. Safe to retry. Errors: INVALID_ARGUMENT, UNAVAILABLE (this server has no lease itself),
-    RESOURCE_EXHAUSTED (too many sessions).
+    RESOURCE_EXHAUSTED (too many sessions), FAILED_PRECONDITION (the session has said a higher `applied` before).
     """
     WatchWakeUps: _aio.UnaryStreamMultiCallable[_key_service_pb2.WatchWakeUpsRequest, _key_service_pb2.WatchWakeUpsResponse]  # type: ignore[assignment]
     """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
-    alone. Ends when the server is about to stop: the client should close its session, and go on with another server.
-    Permission `verify`. Safe to retry.
+    alone. One for each session: another one ends it. Ends when the server is about to stop: the client should close its
+    session, and go on with another server.
+    Permission `verify`. Safe to retry. Errors: FAILED_PRECONDITION (the session has no lease from this server).
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -412,7 +414,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         A client renews with one server until that fails, and closes its session when it goes: until the lease of a client
         that has vanished is over, changes wait for it.
         Permission `verify`. Safe to retry. Errors: INVALID_ARGUMENT, UNAVAILABLE (this server has no lease itself),
-        RESOURCE_EXHAUSTED (too many sessions).
+        RESOURCE_EXHAUSTED (too many sessions), FAILED_PRECONDITION (the session has said a higher `applied` before).
         """
 
     @_abc_1.abstractmethod
@@ -422,8 +424,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_key_service_pb2.WatchWakeUpsResponse], _abc.AsyncIterator[_key_service_pb2.WatchWakeUpsResponse]]:
         """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
-        alone. Ends when the server is about to stop: the client should close its session, and go on with another server.
-        Permission `verify`. Safe to retry.
+        alone. One for each session: another one ends it. Ends when the server is about to stop: the client should close its
+        session, and go on with another server.
+        Permission `verify`. Safe to retry. Errors: FAILED_PRECONDITION (the session has no lease from this server).
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -127,7 +127,7 @@ def test_a_refusal_says_nothing_of_why() -> None:
 
 def test_a_refusal_of_head_has_no_body() -> None:
     """What would be one belongs to the next answer on the connection; servers of ASGI see to that themselves."""
-    client: Any = type("Client", (), {"_connection": None})()
+    client: Any = type("Client", (), {"_connection": None, "_spool_dir": None})()
     started: list[Any] = []
     middleware = wsgi.KeysvcMiddleware(lambda *_: [], client)
     for method, body in (("HEAD", []), ("GET", [b'{"detail": "Unauthorized"}'])):
@@ -141,7 +141,7 @@ async def test_what_is_neither_request_nor_socket_is_not_served() -> None:
     async def app(*_: Any) -> None:
         raise AssertionError
 
-    client: Any = type("Client", (), {"_connection": None})()
+    client: Any = type("Client", (), {"_connection": None, "_spool_dir": None})()
     with pytest.raises(ValueError, match="webtransport"):
         await asgi.KeysvcMiddleware(app, client)({"type": "webtransport"}, app, app)
 

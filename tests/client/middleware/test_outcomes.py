@@ -109,13 +109,13 @@ def test_many_keys_are_several_batches(peer: Peer, outcomes: Outcomes) -> None:
 
 def test_what_waits_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     """What is too much is told in the log, and nothing else of it kept."""
-    tally = Tally(Counting(), kinds_max=2)
+    tally = Tally(Counting(kinds_max=2))
     kinds = [Kind(key_id, "a-secret", "", "SUCCESS", 200) for key_id in "ababcd"]
     for kind in kinds:
         tally.add(kind)
     (sheet,) = tally.take()
     assert [(count.kind, count.number) for count in sheet] == [(kinds[0], 2), (kinds[1], 2)]
-    assert "the outcomes of 2 requests" in caplog.text
+    assert "usage lost: 2 requests" in caplog.text
     tally.add(kinds[0])
     assert [[count.number for count in sheet] for sheet in tally.take()] == [[1]]
     assert tally.take() == []

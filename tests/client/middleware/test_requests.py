@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from keysvc.v1.verify_pb2 import Verdict, VerifyResponse
-from keysvc_client import AsyncKeysvcClient, KeysvcClient, Policy, Principal, asgi, current_principal, wsgi
-from keysvc_client.middleware import outcomes
+from keysvc_client import AsyncKeysvcClient, KeysvcClient, Policy, Principal, asgi, current_principal, reporting, wsgi
 from tests.cli.peer import Peer
 from tests.client.middleware.serving import Answer, asgi_server, ask, wsgi_server
 from tests.deployment import WORKSPACE, Client, Deployment, eventually
@@ -274,7 +273,7 @@ async def test_the_end_of_an_application_reports_the_rest(
     deployment: Deployment, operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lifespan of ASGI waits for it: a server may die by the signal that it was stopped by."""
-    monkeypatch.setattr(outcomes, "REPORT_SECONDS", 1000)
+    monkeypatch.setattr(reporting, "REPORT_SECONDS", 1000)
     created = await operator.create()
     async with AsyncKeysvcClient(deployment.address, api_key=deployment.operator_key) as client:
         async with asgi_server(asgi.KeysvcMiddleware(asgi_app, client)) as address:

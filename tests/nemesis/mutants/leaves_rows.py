@@ -6,7 +6,7 @@ from keysvc import workers
 from tests.nemesis.serving import serve
 
 
-async def leave(*_: Any) -> None:
+async def leave(*_: Any, **_how: Any) -> None:
     """Remove nothing."""
 
 

@@ -8,9 +8,9 @@ from keysvc.store.leases import remove_members
 from tests.nemesis.serving import serve
 
 
-async def remove(database: Any, *_: UUID) -> None:
+async def remove(database: Any, *_: UUID, granting: bool) -> None:
     """Remove whatever there is."""
-    await remove_members(database, UUID(int=0), UUID(int=2**128 - 1))
+    await remove_members(database, UUID(int=0), UUID(int=2**128 - 1), granting=granting)
 
 
 workers.remove_members = remove

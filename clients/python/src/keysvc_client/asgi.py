@@ -78,8 +78,7 @@ class KeysvcMiddleware:
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Go through the life of the application: the lease begins with it, and its end reports the last outcomes."""
-        if self._client._leased is not None:  # noqa: SLF001 (of the same library)
-            self._client._leased.answers()  # noqa: SLF001
+        self._client._begin()  # noqa: SLF001 (of the same library)
 
         async def telling(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown."):

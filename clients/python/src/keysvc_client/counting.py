@@ -13,7 +13,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from mmap import mmap
-from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from typing import Final, NamedTuple, Self
@@ -23,6 +22,9 @@ from keysvc_client.errors import ConfigurationError
 
 SLOTS: Final = 900
 """Of a sheet. A batch may have 1000 records, and one of a large count is several."""
+
+KINDS_MAX: Final = 50_000
+"""Of 150 bytes each."""
 
 _MAGIC: Final = b"keysvc usage 1\n"
 _HEADER_BYTES: Final = 256
@@ -106,9 +108,14 @@ class Sheet:
         else:
             path = folder / f"{source_id}-{seq:08}{_SUFFIX}"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.posix_fallocate(descriptor, 0, _BYTES)  # else a full disk would end the process, later
-            memory = mmap(descriptor, _BYTES)
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.posix_fallocate(descriptor, 0, _BYTES)  # else a full disk would end the process, later
+                memory = mmap(descriptor, _BYTES)
+            except OSError:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+                raise
             memory[: len(head)] = head
         sheet = cls(memory, path, descriptor)
         sheet.is_open = True
@@ -121,7 +128,7 @@ class Sheet:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return None
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             # Who makes a sheet locks it before it can be told for one.
             if os.pread(descriptor, len(_MAGIC), 0) == _MAGIC:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +168,7 @@ class Sheet:
     def discard(self) -> None:
         """Recorded, or empty: it goes."""
         if self._path is not None:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 self._path.unlink()
         self.close()
 
@@ -180,11 +187,15 @@ class Counting:
 
     Parameters:
         folder: where sheets are files; None: they end with the process.
+        kinds_max: how many kinds are counted apart while keysvc takes nothing; what is more is lost, and told.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, kinds_max: int = KINDS_MAX) -> None:
         self.folder: Final = folder
+        self._kinds_max = kinds_max
+        self._places: dict[Kind, tuple[Sheet, int]] = {}
         self._open: list[Sheet] = []
+        self._drain = Sheet.begin(None, "", 0)
         self._making = Lock()
         self._source_id, self._seq = _new_source(), 0
         self._spare: Sheet | None = self._begin()
@@ -196,17 +207,26 @@ class Counting:
 
     def place(self, kind: Kind) -> tuple[Sheet, int]:
         """Where to count a kind, while the sheet is open."""
+        if (place := self._places.get(kind)) is not None:
+            return place
+        if len(self._places) >= self._kinds_max:
+            return self._drain, 0
         while not self._open or (slot := self._open[-1].take(kind)) is None:
             with self._making:
                 sheet, self._spare = self._spare or self._begin(), None
             self._open.append(sheet)
-        return self._open[-1], slot
+        place = self._places[kind] = self._open[-1], slot
+        return place
 
     def seal(self) -> list[Sheet]:
         """All sheets with counts, in order, on which nothing is counted any more."""
-        sealed, self._open = self._open, []
+        sealed, self._open, self._places = self._open, [], {}
         for sheet in sealed:
             sheet.is_open = False
+        if lost := self._drain.counts[0]:
+            _log.error("usage lost: %d requests, of too many keys while keysvc took no usage", lost)
+            self._drain.close()
+            self._drain = Sheet.begin(None, "", 0)
         return sealed
 
     def number_anew(self) -> None:
@@ -246,14 +266,13 @@ def _label(source_id: str, seq: int) -> bytes:
 
 
 def left_over(folder: Path) -> Iterator[list[Sheet]]:
-    """The sheets of processes that have ended, those of each one in order."""
-    found = [
-        sheet
-        for path in sorted(folder.glob(f"*{_SUFFIX}"))
-        if path.name.rpartition("-")[0] not in _ours and (sheet := Sheet.find(path)) is not None
-    ]
-    for _, sheets in groupby(found, attrgetter("source_id")):
-        yield list(sheets)
+    """The sheets of processes that have ended, those of each one in order; whoever takes them closes them."""
+    names = sorted(path.name for path in folder.glob(f"*{_SUFFIX}"))
+    for source_id, some in groupby(names, lambda name: name.rpartition("-")[0]):
+        if source_id not in _ours:
+            sheets = [sheet for name in some if (sheet := Sheet.find(folder / name)) is not None]
+            if sheets:
+                yield sheets
 
 
 def spool(path: Path) -> Path:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Final
 
@@ -33,6 +33,8 @@ CLOSE_SECONDS: Final = 2.0
 
 COUNT_MAX: Final = 1_000_000
 
+
+_adopting: Final = Lock()
 
 _log = logging.getLogger("keysvc_client")
 
@@ -90,7 +92,12 @@ class Reporting:
             except Exception:  # noqa: BLE001 (the next report brings what this one did not)
                 _log.exception("usage was not reported")
         # Once for what waits, if anything does, and once for what was counted since.
-        if not (self._flush(CLOSE_SECONDS) and self._flush(CLOSE_SECONDS)):
+        try:
+            is_done = self._flush(CLOSE_SECONDS) and self._flush(CLOSE_SECONDS)
+        except Exception:  # noqa: BLE001 (the process ends all the same)
+            _log.exception("usage was not reported")
+            is_done = False
+        if not is_done:
             self._give_up()
         self._counting.close()
 
@@ -111,8 +118,8 @@ class Reporting:
         try:
             answer = self._record(request, timeout=timeout, metadata=self._metadata())
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
-                # After a restore, say: the service does not know our batches before this one.
+            if _is_of_source(error):
+                # After a restore, say: the service does not know our batches before this one; or we call as another.
                 _log.warning("usage is numbered anew: %s", error.details())
                 sheet.number_anew()
                 self._counting.number_anew()
@@ -131,11 +138,15 @@ class Reporting:
 
     def _adopt(self, folder: Path) -> None:
         """Report what processes have left that ended before they could."""
-        for sheets in left_over(folder):
-            is_answered = True
-            for sheet in sheets:
-                is_answered = is_answered and (sheet.is_empty() or self._send(sheet, CALL_SECONDS))
-                (sheet.discard if is_answered else sheet.close)()
+        # The lock of a file does not keep out another reporter of this process.
+        with _adopting:
+            for sheets in left_over(folder):
+                is_answered = not self._stopped.is_set()
+                for sheet in sheets:
+                    is_answered = is_answered and (sheet.is_empty() or self._send(sheet, CALL_SECONDS))
+                    (sheet.discard if is_answered else sheet.close)()
+                if not is_answered:
+                    return
 
     def _give_up(self) -> None:
         """Nobody answers, and the process ends."""
@@ -147,6 +158,13 @@ class Reporting:
             _log.warning("usage waits in %s: keysvc cannot be told of %d requests", self._counting.folder, number)
         for sheet in left:
             sheet.close()
+
+
+def _is_of_source(error: grpc.RpcError) -> bool:
+    """Whether a batch was refused for its source, and would be taken from another one."""
+    return error.code() is grpc.StatusCode.FAILED_PRECONDITION or (
+        error.code() is grpc.StatusCode.PERMISSION_DENIED and (error.details() or "").startswith("source_id ")
+    )
 
 
 def _records(count: Count) -> list[UsageRecord]:

@@ -1,5 +1,6 @@
 """Messages of clients' leases."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -17,6 +18,9 @@ from keysvc.service.verifying import Answer
 from keysvc.v1 import key_service_pb2, verify_pb2
 
 SESSION_ID_CHARACTERS_MAX: Final = 128
+
+_TIMELINE: Final = re.compile("(?:[0-9A-F]{8})?")
+"""As PostgreSQL writes it; empty where it does not tell."""
 
 _DROPPED: Final = frozenset({"keys", "workspaces"})
 _UNREMEMBERED: Final = frozenset({"refusals"})
@@ -53,6 +57,14 @@ def read_renewal(request: key_service_pb2.RenewLeaseRequest) -> Renewal:
     return Renewal(session_id, place, request.close, request.stale)
 
 
+def read_session_id(request: key_service_pb2.WatchWakeUpsRequest) -> str:
+    """Whose client wants to be told."""
+    fields = Fields()
+    session_id = fields.text("session_id", request.session_id, characters_max=SESSION_ID_CHARACTERS_MAX, required=True)
+    fields.done()
+    return session_id
+
+
 def epoch_text(epoch: UUID, timeline: str) -> str:
     """The epoch that clients are told: of the log of changes, and of the database that it is in."""
     return f"{epoch.hex}.{timeline}"
@@ -62,7 +74,7 @@ def _parse_epoch(text: str) -> tuple[UUID, str]:
     """Read what ``epoch_text`` wrote."""
     epoch, _, timeline = text.partition(".")
     try:
-        if epoch_text(UUID(epoch), timeline) == text:
+        if _TIMELINE.fullmatch(timeline) and epoch_text(UUID(epoch), timeline) == text:
             return UUID(epoch), timeline
     except ValueError:
         pass

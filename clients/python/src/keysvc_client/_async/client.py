@@ -127,6 +127,11 @@ class AsyncKeysvcClient:
             await self._leased.aclose()
         await self._calls.close()
 
+    def _begin(self) -> None:
+        """Ask for a lease before the first question, and report what processes before have left in the spool."""
+        if self._leased is not None:
+            self._leased.answers()
+
     async def verify(
         self,
         key_string: str,

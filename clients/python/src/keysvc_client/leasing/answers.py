@@ -23,7 +23,7 @@ from keysvc.core.revision import Revision
 from keysvc.v1.key_service_pb2 import RenewLeaseResponse
 from keysvc.v1.verify_pb2 import Memo
 from keysvc_client.counting import Counting, Kind, Sheet
-from keysvc_client.verification import Basis, Verification
+from keysvc_client.verification import Basis, Verdict, Verification
 
 ANSWERS_MAX: Final = 20_000
 """Of some 1.5 KB each."""
@@ -167,8 +167,8 @@ class Answers:
             sheet = remembered.sheet
             if sheet is None or not sheet.is_open:
                 sheet = self._place(remembered)
-            sheet.counts[remembered.slot] += 1
             sheet.times[remembered.slot] = at
+            sheet.counts[remembered.slot] += 1
             return remembered.given
 
     def take_counts(self) -> list[Sheet]:
@@ -182,6 +182,8 @@ class Answers:
         Parameters:
             source_ip: of the presentation.
         """
+        if given.verdict is Verdict.UNKNOWN:
+            return  # it is newer than we are, and could not be counted
         revision = Revision.parse(given.revision)
         ends_at = memo.end_time.ToNanoseconds() / 1e9 if memo.HasField("end_time") else math.inf
         known = (*question, source_ip) if memo.for_address else question
@@ -192,10 +194,7 @@ class Answers:
             if revision.seq < applied.seq:
                 return
             self._forget(known)
-            if len(self._young) >= self._generation_max:
-                for each, remembered in self._old.items():
-                    self._unlink(each, remembered)
-                self._old, self._young = self._young, {}
+            self._make_room()
             self._young[known] = _Remembered(given, revision.seq, ends_at, tuple(memo.subject_ids))
             for subject_id in memo.subject_ids:
                 self._subjects.setdefault(subject_id, set()).add(known)
@@ -254,6 +253,7 @@ class Answers:
         by_address = (*question, source_ip)
         for known in (question, by_address):
             if (remembered := self._old.pop(known, None)) is not None:
+                self._make_room()
                 self._young[known] = remembered
                 return remembered
         return self._young.get(by_address)
@@ -265,6 +265,13 @@ class Answers:
         sheet, remembered.slot = self._counting.place(kind)
         remembered.sheet = sheet
         return sheet
+
+    def _make_room(self) -> None:
+        """Have room for one that was asked for lately: all others grow old, and those go that were old already."""
+        if len(self._young) >= self._generation_max:
+            for each, remembered in self._old.items():
+                self._unlink(each, remembered)
+            self._old, self._young = self._young, {}
 
     def _stamp(self, remembered: _Remembered, stamp: _Stamp) -> None:
         """Have an answer say what is true of it now: it was judged at a revision, and nothing has changed since."""

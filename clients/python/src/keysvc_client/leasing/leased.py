@@ -75,9 +75,10 @@ class Leased:
             if opened is None or opened.forks != len(_forks):
                 if opened is not None:
                     leave_to_parent(opened.reporting.channel)
-                opened = self._opened = self._begin()
-                opened.renewing.start()
+                opened = self._begin()
                 opened.reporting.start()
+                opened.renewing.start()
+                self._opened = opened
             return opened
 
     def _begin(self) -> _Opened:

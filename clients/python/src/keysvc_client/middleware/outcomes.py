@@ -4,12 +4,11 @@ A record says how the work went that a key was verified for. The Verify itself h
 records have no verdict, so nothing is counted twice.
 """
 
-import logging
 import os
 import time
 from pathlib import Path
 from threading import Lock
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from keysvc_client.channels import leave_to_parent, open_channel, opening
 from keysvc_client.connection import Connection
@@ -19,48 +18,29 @@ from keysvc_client.reporting import Reporting
 from keysvc_client.values import Outcome, new_request_id
 from keysvc_client.verification import Verification
 
-_log = logging.getLogger("keysvc_client")
-
-KINDS_MAX: Final = 20_000
-"""So many different ones are counted apart while keysvc cannot be told; what is more has no outcome."""
-
 
 class Tally:
     """Outcomes that have not been reported.
 
     Parameters:
         counting: where they are counted.
-        kinds_max: how many different ones are.
     """
 
-    def __init__(self, counting: Counting, kinds_max: int = KINDS_MAX) -> None:
+    def __init__(self, counting: Counting) -> None:
         self._counting = counting
-        self._kinds_max = kinds_max
         self._lock = Lock()
-        self._places: dict[Kind, tuple[Sheet, int]] = {}
-        self._lost = 0
 
     def add(self, kind: Kind) -> None:
         """Count one."""
         with self._lock:
-            place = self._places.get(kind)
-            if place is None:
-                if len(self._places) >= self._kinds_max:
-                    self._lost += 1
-                    return
-                place = self._places[kind] = self._counting.place(kind)
-            sheet, slot = place
-            sheet.counts[slot] += 1
+            sheet, slot = self._counting.place(kind)
             sheet.times[slot] = time.time()
+            sheet.counts[slot] += 1
 
     def take(self) -> list[Sheet]:
         """What was counted since the last time, as batches."""
         with self._lock:
-            self._places, lost, self._lost = {}, self._lost, 0
-            sheets = self._counting.seal()
-        if lost:
-            _log.error("usage lost: the outcomes of %d requests, of too many keys while keysvc was away", lost)
-        return sheets
+            return self._counting.seal()
 
 
 class _Opened(NamedTuple):
