@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -297,3 +298,21 @@ async def test_without_a_server_answers_end_with_the_lease(
         await ask_on()
     assert (Basis.STALE in seen) is stale
     assert seen == sorted(seen, key=[Basis.MEMORY, Basis.STALE].index)
+
+
+async def test_another_caller_is_told_anew(
+    connect: Connect, operator: Client, deployment: Deployment, tmp_path: Path
+) -> None:
+    """What the caller before was told is forgotten with its key: the new one may see less."""
+    created = await operator.create()
+    limited = await deployment.caller("verify", "usage.write", workspaces=["acme-corp/other"])
+    file = tmp_path / "caller.key"
+    file.write_text(deployment.operator_key)
+    client = connect(deployment.address, api_key_file=file, lease=True)
+    assert (await remembered(client, created.key_string)).valid
+    file.write_text(limited.key_string or "")
+
+    async def is_unknown() -> bool:
+        return (await call(client.verify, created.key_string)).verdict is Verdict.NOT_FOUND
+
+    await eventually(is_unknown)

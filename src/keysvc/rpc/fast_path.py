@@ -117,7 +117,8 @@ class FastPath:
         verifying.count(answer.verdict, answer.record, ground.at)
         memo = self._memos.write(answer, caller, epoch)
         # A call with a trace id of its own does not come again; one that asks for a revision may be refused one day.
-        if answer.verdict is _VALID and not request.request_id and presentation.at_least is None:
+        is_whole = bool(memo) or not request.memo  # there is none while we have no lease
+        if answer.verdict is _VALID and is_whole and not request.request_id and presentation.at_least is None:
             self._keep(mark, answer, memo, recalled)
         return self._give(answer, memo, caller, reply)
 

@@ -124,7 +124,7 @@ class Reporting:
                 sheet.number_anew()
                 self._counting.number_anew()
                 return False
-            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT or _is_known(error):
                 _log.error("usage lost: keysvc refuses it (%s)", error.details())
                 return True
             if not self._is_told:
@@ -162,9 +162,15 @@ class Reporting:
 
 def _is_of_source(error: grpc.RpcError) -> bool:
     """Whether a batch was refused for its source, and would be taken from another one."""
-    return error.code() is grpc.StatusCode.FAILED_PRECONDITION or (
-        error.code() is grpc.StatusCode.PERMISSION_DENIED and (error.details() or "").startswith("source_id ")
-    )
+    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+        return (error.details() or "").startswith("source_id ")
+    return error.code() is grpc.StatusCode.FAILED_PRECONDITION and not _is_known(error)
+
+
+def _is_known(error: grpc.RpcError) -> bool:
+    """Whether another batch was recorded under the number of this one, which may have been this one after all."""
+    is_refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    return is_refused and (error.details() or "").startswith("another batch was recorded")
 
 
 def _records(count: Count) -> list[UsageRecord]:

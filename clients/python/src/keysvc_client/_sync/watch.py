@@ -11,6 +11,9 @@ from keysvc_client.verification import Verification
 LOOK_SECONDS: Final = 0.2
 """So often it is looked whether a key is still good. That asks memory, unless something has changed."""
 
+ASK_SECONDS: Final = 2.0
+"""The same while there is no lease, so that it asks the service."""
+
 
 class _Ask(Protocol):
     def __call__(self) -> Verification:
@@ -56,4 +59,4 @@ class Watch:
             left = ends_at - boottime()
             if refusal is not None or left <= 0:
                 return refusal
-            sleep(min(LOOK_SECONDS, left))
+            sleep(min(ASK_SECONDS if self._find() is None else LOOK_SECONDS, left))

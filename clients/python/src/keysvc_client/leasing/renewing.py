@@ -24,13 +24,15 @@ RENEWAL_SECONDS_MAX: Final = 1.0
 """A renewal that takes longer has failed: there is time for another one before a lease of 3 s ends."""
 
 PAUSE_SECONDS: Final = 0.05
-"""Before the second attempt, while no server grants anything; later ones have longer to wait."""
+"""Before the second attempt, while no server grants anything; each later one has so much longer to wait."""
+
+PAUSE_SECONDS_MAX: Final = 2.0
 
 DENIED_SECONDS: Final = 5.0
 """The same, while they know us and grant nothing for that."""
 
 SESSION_SECONDS: Final = 300.0
-"""How long a connection is used, by chance up to a tenth less; keysvc ends those of half an hour."""
+"""How long a connection is used, by chance up to a fifth less; keysvc ends those of ten minutes."""
 
 CLOSE_SECONDS: Final = 0.5
 
@@ -100,7 +102,7 @@ class Renewing:
     def _renew_on(self) -> None:
         """Renew with one server after the other, until it is time to stop."""
         session: _Session | None = None
-        failures = 0
+        is_good, failures = False, 0
         try:
             while not self._is_stopping:
                 following = _Session(self._open_channel(), self._metadata, self._signal)
@@ -110,23 +112,32 @@ class Renewing:
                         session.close()
                         session.end()
                     session, failures = following, 0
-                    self._keep(session)
-                else:
-                    following.end()
-                    failures += 1
-                    self._pause(DENIED_SECONDS if self._is_denied else min(PAUSE_SECONDS * failures, RENEW_SECONDS))
+                    is_good = self._keep(session)
+                    continue
+                following.end()
+                failures += 1
+                if is_good and session is not None:
+                    is_good = self._keep(session)  # no other one takes us
+                    continue
+                longest = min(PAUSE_SECONDS * failures, PAUSE_SECONDS_MAX)
+                self._pause(DENIED_SECONDS if self._is_denied else longest * _spread())
         finally:
             self._answers.lose()
             if session is not None:
                 session.close()
                 session.end()
 
-    def _keep(self, session: "_Session") -> None:
-        """Renew with one server for as long as that goes well."""
-        ends_at = self._clock() + SESSION_SECONDS * random.uniform(0.9, 1.0)  # noqa: S311 (spreads clients)
+    def _keep(self, session: "_Session") -> bool:
+        """Renew with one server until it is time for another one, or that fails; whether it has gone well."""
+        ends_at = self._clock() + SESSION_SECONDS * _spread()
         while not self._is_stopping and not session.is_over and self._clock() < ends_at:
+            if not session.is_of(self._metadata()):
+                # What another caller was told need not be what this one would be.
+                self._answers.lose()
+                return False
             if not self._renew(session):
-                return
+                return False
+        return not session.is_over
 
     def _renew(self, session: "_Session", *, anew: bool = False) -> bool:
         """Renew, and wait until it is time for the next renewal; whether there is a lease.
@@ -140,7 +151,7 @@ class Renewing:
             answer = session.renew(RenewLeaseRequest(epoch=epoch, applied=applied, stale=self._stale))
         except grpc.RpcError as error:
             self._is_denied = error.code() in _DENIED
-            if self._is_denied:
+            if self._is_denied and not anew:
                 self._answers.lose()
             else:
                 self._answers.cut_off()
@@ -154,6 +165,11 @@ class Renewing:
         """Wait for so long, or until something is worth while."""
         self._signal.wait(seconds)
         self._signal.clear()
+
+
+def _spread() -> float:
+    """A little less than one, by chance, so that clients do not come together."""
+    return random.uniform(0.8, 1.0)  # noqa: S311
 
 
 class _Session:
@@ -170,6 +186,7 @@ class _Session:
         self._metadata = metadata
         self._signal = signal
         self._id = str(uuid4())
+        self._caller = dict(metadata()).get("authorization")
         self._watching: Thread | None = None
         self.is_over = False
         """The server is about to stop."""
@@ -184,6 +201,10 @@ class _Session:
             request_serializer=WatchWakeUpsRequest.SerializeToString,
             response_deserializer=WatchWakeUpsResponse.FromString,
         )
+
+    def is_of(self, metadata: tuple[tuple[str, str], ...]) -> bool:
+        """Whether its caller is still the one of these metadata."""
+        return self._caller == dict(metadata).get("authorization")
 
     def renew(self, request: RenewLeaseRequest) -> RenewLeaseResponse:
         """Ask for a lease.
