@@ -76,16 +76,14 @@ async def test_every_method_needs_its_permission(deployment: Deployment) -> None
 async def test_streams_are_guarded_too(deployment: Deployment) -> None:
     """The streaming methods ask for a caller and a permission before they say what else is wrong."""
     operator, nobody = await deployment.client(), await deployment.client(anonymous=True)
-    for client, statuses in (
-        (operator, ["INVALID_ARGUMENT", "UNIMPLEMENTED"]),
-        (nobody, ["UNAUTHENTICATED", "UNAUTHENTICATED"]),
+    headers = [("authorization", f"Bearer {operator.key_string}")]
+    request = audit_service_pb2.ExportAuditEventsRequest()
+    assert (await operator.audit.ExportAuditEvents(request, metadata=headers).code()).name == "UNIMPLEMENTED"
+    for stream in (
+        nobody.keys.WatchWakeUps(key_service_pb2.WatchWakeUpsRequest()),
+        nobody.audit.ExportAuditEvents(request),
     ):
-        headers = [("authorization", f"Bearer {client.key_string}")] if client.key_string else []
-        streams = (
-            client.keys.WatchWakeUps(key_service_pb2.WatchWakeUpsRequest(), metadata=headers),
-            client.audit.ExportAuditEvents(audit_service_pb2.ExportAuditEventsRequest(), metadata=headers),
-        )
-        assert [(await stream.code()).name for stream in streams] == statuses
+        assert (await stream.code()).name == "UNAUTHENTICATED"
 
 
 async def test_a_limited_caller_sees_its_workspaces_alone(deployment: Deployment) -> None:
