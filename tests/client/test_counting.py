@@ -126,6 +126,28 @@ def test_what_was_counted_survives_a_kill(tmp_path: Path) -> None:
     assert list(left_over(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    ("damage_at", "damage"), [(256 + 16 * SLOTS, b"\xff"), (256 + 8 * SLOTS, b"\xff" * 8), (15, b"\xff")]
+)
+def test_a_damaged_file_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage_at: int, damage: bytes
+) -> None:
+    """It holds up nobody else's counts, and operators are told of it once."""
+    process = multiprocessing.get_context("fork").Process(target=_count_and_be_killed, args=(tmp_path,))
+    process.start()
+    process.join()
+    damaged, whole = sorted(tmp_path.iterdir())
+    with damaged.open("r+b") as file:
+        file.seek(damage_at)
+        file.write(damage)
+    ((sheet,),) = left_over(tmp_path)
+    assert counted([sheet]) == [("second", Verdict.VALID, 4)]
+    sheet.close()
+    assert set(tmp_path.iterdir()) == {whole, damaged.with_name(f"{damaged.name}.damaged")}
+    list(left_over(tmp_path))
+    assert caplog.text.count("usage cannot be read") == 1
+
+
 @pytest.fixture
 def ask(deployment: Deployment) -> Callable[..., subprocess.Popen[str]]:
     """Start a process that asks."""

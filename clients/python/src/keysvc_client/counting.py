@@ -8,9 +8,11 @@ process lives or not. A sheet in a file is shared memory: what was counted is th
 import fcntl
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from errno import EBADMSG
 from itertools import groupby
 from mmap import mmap
 from pathlib import Path
@@ -128,13 +130,29 @@ class Sheet:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return None
-        with suppress(OSError, ValueError):
+        with suppress(OSError):
             # Who makes a sheet locks it before it can be told for one.
             if os.pread(descriptor, len(_MAGIC), 0) == _MAGIC:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return cls(mmap(descriptor, _BYTES), path, descriptor)
+                return cls._read(path, descriptor)
         os.close(descriptor)
         return None
+
+    @classmethod
+    def _read(cls, path: Path, descriptor: int) -> Self:
+        """A sheet from its file, which is set aside if it cannot be read.
+
+        Raises:
+            OSError: it cannot.
+        """
+        try:
+            sheet = cls(mmap(descriptor, _BYTES), path, descriptor)
+            deque(sheet, maxlen=0)
+        except (ValueError, OverflowError) as error:
+            aside = path.rename(path.with_suffix(f"{_SUFFIX}.damaged"))
+            _log.error("usage cannot be read, and is set aside in %s (%s)", aside, error)
+            raise OSError(EBADMSG, "damaged") from None
+        return sheet
 
     def take(self, kind: Kind) -> int | None:
         """A slot for a kind; None: there is none left."""

@@ -12,6 +12,7 @@
 
 import asyncio
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -54,7 +55,7 @@ Context: TypeAlias = Any
 NOTHING: Final[Mapping[str, Iterable[str]]] = MappingProxyType({})
 
 
-class _Interceptor:
+class _Interceptor(ABC):
     """What both interceptors have in common.
 
     Parameters:
@@ -83,8 +84,9 @@ class _Interceptor:
         behavior = self._behind(getattr(handler, kind), scopes, streams=kind.endswith("stream"))
         return make(behavior, handler.request_deserializer, handler.response_serializer)  # type: ignore[no-any-return]
 
+    @abstractmethod
     def _behind(self, behavior: Any, scopes: tuple[str, ...], *, streams: bool) -> Callable[..., Any]:  # noqa: ANN401
-        raise NotImplementedError
+        """The same for those with these scopes alone."""
 
     def _question(self, context: Context, scopes: tuple[str, ...]) -> tuple[Question | Refusal, str]:
         """What to ask about a call, and its id."""

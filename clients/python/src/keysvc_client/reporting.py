@@ -33,7 +33,6 @@ CLOSE_SECONDS: Final = 2.0
 
 COUNT_MAX: Final = 1_000_000
 
-
 _adopting: Final = Lock()
 
 _log = logging.getLogger("keysvc_client")
