@@ -60,7 +60,7 @@ def test_the_bench_runs_to_its_end(tmp_path: Path) -> None:
     result = tmp_path / "bench.json"
     left = tmp_path / "temporary"
     left.mkdir()
-    command = [sys.executable, "-m", "bench", "--keys", "6000", "--workspaces", f"{WORKSPACES}", "--quick"]
+    command = [sys.executable, "-m", "bench", "--keys", "3000", "--workspaces", f"{WORKSPACES}", "--quick"]
     done = subprocess.run(
         [*command, "--json", result],
         check=False,
