@@ -230,8 +230,10 @@ async def eventually(check: Callable[[], Awaitable[T]], seconds: float = 20) -> 
 
 
 def settled(response: M) -> M:
-    """An answer without how long it waited, to be compared with that of a repeat."""
+    """An answer without how long it waited and how fresh its usage is, to be compared with that of a repeat."""
     response.receipt.ClearField("waited")
+    if hasattr(response, "key"):
+        response.key.ClearField("usage_time")
     return response
 
 
