@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from keysvc.core.revision import Revision
-from keysvc.v1.key_service_pb2 import RenewLeaseResponse
+from keysvc.v1.key_service_pb2 import RenewLeaseResponse, WatchWakeUpsResponse
 from keysvc.v1.verify_pb2 import Memo
 from keysvc_client import Basis, Verdict, Verification
 from keysvc_client.counting import Counting
@@ -45,6 +45,11 @@ class Leased(Answers):
         at = AT + timedelta(seconds=self.clock.now)
         answer = {"epoch": EPOCH, "revision": revision(seq), "ttl": LEASE, "database_time": at, "changed_ids": changed}
         return self.renewed(sent, RenewLeaseResponse(**answer | fields), anew=anew)
+
+    def hear(self, after: int, seq: int, *changed: str, epoch: str = EPOCH) -> None:
+        """A wake-up comes."""
+        place = {"epoch": epoch, "after": revision(after), "revision": revision(seq)}
+        self.told(WatchWakeUpsResponse(**place, changed_ids=changed))
 
     def learn(self, seq: int = 10, *subjects: str, key: str = "key", source_ip: str | None = None, **memo: Any) -> None:
         """The service has answered."""
@@ -165,6 +170,38 @@ def test_a_flush_forgets_everything(answers: Leased) -> None:
     assert answers.ask() is None
     answers.learn(20)
     assert answers.ask() is not None
+
+
+def test_what_is_told_between_renewals_is_forgotten_at_once(answers: Leased, clock: Clock) -> None:
+    """The next renewal says so, and need not be followed by another; the lease is no longer for it."""
+    answers.learn(10, "other", key="other")
+    answers.learn()
+    clock.now += 1
+    answers.hear(10, 12, "subject")
+    assert answers.ask() is None
+    assert answers.place == (EPOCH, revision(12))
+    assert not answers.renew(12)
+    kept = answers.ask("other")
+    assert kept is not None
+    assert kept.revision == revision(12)
+    answers.hear(12, 13)
+    clock.now += 2
+    assert answers.ask("other") is None, "the lease that was granted at 1 s is over"
+
+
+@pytest.mark.parametrize(
+    ("after", "seq", "epoch"),
+    [(11, 12, EPOCH), (8, 10, EPOCH), (8, 9, EPOCH), (10, 12, OTHER_EPOCH), (10, 12, "")],
+    ids=["beyond a gap", "known already", "overtaken", "of another epoch", "of nothing"],
+)
+def test_what_does_not_follow_is_left_to_the_next_renewal(answers: Leased, after: int, seq: int, epoch: str) -> None:
+    """Wake-ups come by a way of their own, and late; whoever took a gap for applied would keep what it hides."""
+    answers.learn()
+    answers.hear(after, seq, "subject", epoch=epoch)
+    assert answers.place == (EPOCH, revision(10))
+    assert answers.ask() is not None
+    assert answers.renew(12, "subject")
+    assert answers.ask() is None
 
 
 @pytest.mark.parametrize("flush", [False, True])

@@ -47,13 +47,13 @@ async def test_a_client_that_the_parent_has_not_used_works_in_children(deploymen
 
 @pytest.mark.parametrize("support", ["0", "1"])
 async def test_each_process_has_a_lease_of_its_own(deployment: Deployment, operator: Client, support: str) -> None:
-    """A client that was made before the fork answers from its own process's memory afterwards, in children too.
+    """A client answers from its own process's memory in children too, and goes on in the parent.
 
-    One that had its lease before the fork says so in the child, where gRPC would hang, and goes on in the parent.
+    One that had its lease before the fork does so where gRPC was told to, and otherwise says what it needs.
     """
     created = await operator.create()
     variables = {"GRPC_ENABLE_FORK_SUPPORT": support, "KEY_STRING": created.key_string}
     said = await run(deployment, "fresh", "shallow", **variables)
     assert said[:2] == ["child: VALID", "parent: VALID"]
-    assert said[2].startswith("child: this process was forked while a client verified under a lease")
+    assert said[2].startswith("child: VALID" if support == "1" else "child: this client was used before its process")
     assert said[3:] == ["parent: VALID"]

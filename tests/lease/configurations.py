@@ -36,12 +36,13 @@ CLIENT_OF_REAPED: Final = _one(
     *(Feature.JOINING, Feature.CRASHES, Feature.REAPED, Feature.REJOINING),
     client=True,
 )
+CLIENT_TOLD: Final = _one("a client that is told between renewals", *(Feature.CLOSING, Feature.PUSHES), client=True)
 MOVING: Final = _two("a client that moves", client=True)
 LEAVING: Final = _two("a client that leaves a holder in order", Feature.HANDOVER, client=True, leases=(1, 2))
 
 USUAL: Final = (
     *(LOOK_UPS, MEMBERS, RESTARTS, OVERLAP, TWO, SWEEPER, LEASES, PROMOTION),
-    *(CLIENT, CLIENT_OF_MEMBER, CLIENT_OF_DEAD, CLIENT_OF_REAPED, MOVING),
+    *(CLIENT, CLIENT_OF_MEMBER, CLIENT_OF_DEAD, CLIENT_OF_REAPED, CLIENT_TOLD, MOVING),
 )
 """Those of every run of the tests."""
 
@@ -55,6 +56,8 @@ MORE: Final = (
     _one("a client and all of a member", *(_MEMBERS - {Feature.LATE_RENEWALS}), Feature.CLOSING, client=True),
     _one("a client and a promotion", *(Feature.JOINING, Feature.REJOINING, Feature.PROMOTION), client=True),
     _one("a client and overlapping changes", *(Feature.JOINING, Feature.OVERLAP), client=True),
+    _one("a client that is told, of a member", *(Feature.JOINING, Feature.REJOINING, Feature.PUSHES), client=True),
+    _two("a client that moves and is told", Feature.PUSHES, client=True),
     _two("a client that moves and closes", Feature.CLOSING, client=True),
     _two("a client that moves, members that come and go", Feature.JOINING, client=True),
 )
@@ -83,6 +86,7 @@ FOUND: Final = {
         *(Mistake.REJOINED_OVER_CLIENTS, Mistake.LEFT_UNDER_CLIENTS),
         *(Mistake.CLOSED_WITH_LEASE, Mistake.CLOSED_WITH_RENEWAL),
     ),
+    CLIENT_TOLD: (Mistake.PUSHED_IS_APPLIED,),
     CLIENT_OF_REAPED: (Mistake.REAPED_UNDER_CLIENTS, Mistake.GRANTED_UNANNOUNCED, Mistake.REJOINED_UNANNOUNCED),
     MOVING: (Mistake.CLIENT_GOES_BACK,),
     LEAVING: (Mistake.HANDED_OVER_WITH_LEASE,),

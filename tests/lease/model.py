@@ -32,6 +32,7 @@ class Feature(StrEnum):
     CLOSING = "the client closes its sessions"
     HANDOVER = "the client goes to another holder, and closes its session with the old one; holders remember nothing"
     REAPED = "a supervisor deletes the rows of a member that died, unless they grant leases"
+    PUSHES = "holders tell the client of changes between its renewals"
 
 
 class Mistake(Enum):
@@ -73,6 +74,7 @@ class Mistake(Enum):
     PUSH_AS_LEASE = "a client counts its lease from the answer"
     OVER_CLIENTS = "a holder acknowledges what its clients have not"
     ANSWERED_IS_APPLIED = "a holder takes what it has answered to a client for what the client has applied"
+    PUSHED_IS_APPLIED = "a holder takes what it has pushed to a client for what the client has applied"
     REJOINED_OVER_CLIENTS = "a new row acknowledges what the clients have not, and replaces the old one"
     CLIENT_FILL_UNCHECKED = "a client remembers an answer whatever its revision"
     CLIENT_READ_JOINED = "a Verify in a client joins any call that is in flight"
@@ -261,10 +263,23 @@ class Answer(NamedTuple):
     revision: int
 
 
+class Pushed(NamedTuple):
+    """Changes on their way to the client, for as long as the network likes.
+
+    Parameters:
+        after: they are all changes after this revision.
+        revision: and up to this one.
+    """
+
+    after: int
+    revision: int
+
+
 class Client(NamedTuple):
     """A process that answers from memory under leases that it gets from holders.
 
     Parameters:
+        pushed: at most one push is on its way at a time.
         by: the holder whose lease it has, by the length of its own.
         left: the one whose lease it had before, with which its session is not closed yet.
     """
@@ -274,6 +289,7 @@ class Client(NamedTuple):
     memory: Record | None = None
     renewal: Sent | Answered | None = None
     reading: Answer | None = None
+    pushed: Pushed | None = None
     by: int = 0
     left: int = 0
 
@@ -749,6 +765,8 @@ class Protocol:
             yield "says REVOKED from memory", world._replace(told=True), client
 
     def _client_without_useless(self, client: Client) -> Client:
+        if client.pushed and client.pushed.revision <= client.applied:
+            client = client._replace(pushed=None)
         if isinstance(client.renewal, Answered):
             lost = client._replace(renewal=None)
             return lost if self._client_renewal_heard(client, client.renewal) == lost else client
@@ -770,7 +788,17 @@ class Protocol:
             heard = heard._replace(lease=max(0, grants - late))
         return heard._replace(by=answered.by, left=client.by)
 
+    @staticmethod
+    def _client_push_heard(client: Client, pushed: Pushed) -> Client:
+        heard = client._replace(pushed=None)
+        if pushed.after <= client.applied < pushed.revision:
+            heard = heard._replace(applied=pushed.revision, memory=None)
+        return heard
+
     def _own_client_moves(self, client: Client) -> Iterator[tuple[str, Client]]:
+        if client.pushed:
+            yield "hears what was pushed", self._client_push_heard(client, client.pushed)
+            yield "hears nothing of what was pushed", client._replace(pushed=None)
         match client.renewal:
             case None:
                 yield "sends a renewal", client._replace(renewal=Sent(0, client.applied))
@@ -814,9 +842,18 @@ class Protocol:
                 client._replace(renewal=Answered(age, holder.applied, grants, by), left=left),
                 holder._replace(bound=max(holder.bound, grants), reported=reported),
             )
+        yield from self._pushes(client, holder)
         if client.reading is None and holder.memory and holder.lease:
             answered = client._replace(reading=Answer(holder.memory, holder.applied))
             yield "answers a Verify of the client from memory", answered, holder
+
+    def _pushes(self, client: Client, holder: Holder) -> Iterator[tuple[str, Client, Holder]]:
+        """What a holder tells a client that has a session with it."""
+        is_told = Feature.PUSHES in self._features and client.pushed is None and holder.bound
+        if is_told and holder.reported < holder.applied:
+            pushed = client._replace(pushed=Pushed(holder.reported, holder.applied))
+            took = self._mistake is Mistake.PUSHED_IS_APPLIED
+            yield "pushes changes to the client", pushed, holder._replace(reported=holder.applied) if took else holder
 
     def _is_announced(self, holder: Holder) -> bool:
         """Whether a holder may grant leases: its row must say so before, if its supervisor goes by that."""

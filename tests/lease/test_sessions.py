@@ -105,6 +105,29 @@ def test_a_client_hears_what_has_changed_since(sessions: Sessions, holder: Holde
         assert grant.log.seq == 12
 
 
+def test_a_client_is_told_what_it_has_not_said(sessions: Sessions, holder: Holder, clock: Clock) -> None:
+    """Nothing once it has said all; and only to renew where nobody knows what has changed for it."""
+    assert sessions.wake_up("me", "s") is None, "it has no session"
+    changed(holder, clock, 11)
+    changed(holder, clock, 12)
+    there = HERE._replace(seq=12)
+    for number, (place, told) in enumerate(
+        (
+            (HERE, (there, 10, [CHANGED, CHANGED])),
+            (HERE._replace(seq=11), (there, 11, [CHANGED])),
+            (there, None),
+            (HERE._replace(seq=99), None),
+            (HERE._replace(seq=9), (there, 9, None)),
+            (HERE._replace(epoch=OTHER_EPOCH), (there, None, None)),
+            (HERE._replace(timeline="00000002"), (there, None, None)),
+            (None, (there, None, None)),
+        )
+    ):
+        sessions.renew("me", f"s{number}", place, stale=False)
+        assert sessions.wake_up("me", f"s{number}") == told, place
+    assert sessions.acknowledged() == 0, "it has said nothing because of that"
+
+
 def test_nobody_goes_back(sessions: Sessions) -> None:
     """Who says less than before in the same session is another client, or an old request: what was said stays."""
     for place in (HERE._replace(seq=7), None, HERE._replace(seq=8), HERE._replace(epoch=OTHER_EPOCH, seq=3)):

@@ -119,21 +119,34 @@ def watch(client: Client) -> Any:
     return client.keys.WatchWakeUps(key_service_pb2.WatchWakeUpsRequest(session_id="a"), metadata=metadata)
 
 
-async def test_wake_ups_come_with_each_change(operator: Client) -> None:
-    """The first at once, with where the server is."""
-    key_id = (await operator.create()).key.id
+async def test_wake_ups_bring_changes(operator: Client) -> None:
+    """All since what the client has said that it has applied; before it has said anything, that it should renew."""
+    created = await operator.create()
+    known = await memo(operator, created.key_string)
+    other = (await operator.create()).key.id
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await anext(aiter(watch(operator)))
     assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    await renew(operator)
+    first = await renew(operator)
     earlier = aiter(watch(operator))
-    assert (await anext(earlier)).revision.endswith(".0")
+    assert not (await anext(earlier)).epoch
     stream = aiter(watch(operator))
-    assert (await anext(stream)).revision.endswith(".0")
+    assert not (await anext(stream)).epoch
     with pytest.raises(StopAsyncIteration):
         await anext(earlier)
-    await operator.suspend(key_id)
-    assert (await anext(stream)).revision.endswith(".1")
+    await renew(operator, **place(first))
+    changing = asyncio.create_task(operator.suspend(created.key.id))
+    told = await anext(stream)
+    assert (told.epoch, told.after) == (first.epoch, first.revision)
+    assert known is not None
+    assert set(told.changed_ids) & set(known.subject_ids)
+    second = await renew(operator, epoch=told.epoch, applied=told.revision)
+    assert (second.revision, second.flush, list(second.changed_ids)) == (told.revision, False, [])
+    await changing
+    again = asyncio.create_task(operator.suspend(other))
+    assert (await anext(stream)).after == second.revision
+    await renew(operator, close=True)
+    await again
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["looked up", "remembered"])

@@ -56,6 +56,20 @@ class Grant(NamedTuple):
     at: datetime
 
 
+class WakeUp(NamedTuple):
+    """What there is to hear for a client.
+
+    Parameters:
+        place: what it has applied once it has dropped the changes.
+        after: what it has said that it has applied; None: nothing of this log.
+        changes: since then; None: only a renewal tells.
+    """
+
+    place: Place
+    after: int | None
+    changes: Collection[Change] | None
+
+
 @dataclass(slots=True)
 class _Session:
     """A client that may answer from memory.
@@ -117,13 +131,12 @@ class Sessions:
         session = self._find((owner, session_id), now)
         if _is_before(place, session.reported):
             raise FailedPrecondition("applied is less than before: each client needs a session_id of its own")
-        is_of_log = place is not None and (place.epoch, place.timeline) == (log.epoch, log.timeline)
         longest = left + (holder.terms.stale_seconds if stale else 0)
         # Before the answer is on its way; and not what the client has after it, since the answer may be lost.
         session.bound = max(session.bound, now + longest)
         session.reported = place
         rate = holder.terms.clock_rate
-        changes = holder.recent.since(place.seq) if place is not None and is_of_log else None
+        changes = holder.recent.since(place.seq) if place is not None and _is_of(place, log) else None
         return Grant(left / rate, (longest - left) / rate, log, changes, footing.at)
 
     def open_stream(self, owner: str, session_id: str) -> int | None:
@@ -138,6 +151,18 @@ class Sessions:
         """Whether a stream is the last of a session that goes on."""
         session = self._sessions.get((owner, session_id))
         return session is not None and session.streams == number
+
+    def wake_up(self, owner: str, session_id: str) -> WakeUp | None:
+        """What a client has not said that it has applied; None: it has said so of everything."""
+        holder = self._holder
+        session = self._sessions.get((owner, session_id))
+        if session is None or holder.member_id is None:
+            return None
+        log, reported = holder.applied, session.reported
+        place = Place(log.epoch, log.timeline, log.seq)
+        if reported is None or not _is_of(reported, log):
+            return WakeUp(place, None, None)
+        return None if reported.seq >= log.seq else WakeUp(place, reported.seq, holder.recent.since(reported.seq))
 
     def close(self, owner: str, session_id: str) -> None:
         """A client answers nothing from memory any more, and hears no earlier answer."""
@@ -200,4 +225,9 @@ def _is_before(place: Place | None, reported: Place | None) -> bool:
 
 def _reported(place: Place | None, log: Log) -> int:
     """What a client has applied of a log; of another one its revisions say nothing."""
-    return place.seq if place is not None and (place.epoch, place.timeline) == (log.epoch, log.timeline) else 0
+    return place.seq if place is not None and _is_of(place, log) else 0
+
+
+def _is_of(place: Place, log: Log) -> bool:
+    """Whether a client speaks of this log."""
+    return (place.epoch, place.timeline) == (log.epoch, log.timeline)

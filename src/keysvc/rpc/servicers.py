@@ -143,9 +143,9 @@ class KeyServicer:
         request: key_service_pb2.WatchWakeUpsRequest,
         call: Call,
     ) -> AsyncIterator[key_service_pb2.WatchWakeUpsResponse]:
-        """Tell a client when to renew."""
-        async for revision in self._granting.watch(call, leases.read_session_id(request)):
-            yield key_service_pb2.WatchWakeUpsResponse(revision=str(revision))
+        """Tell a client what has changed, and that it should renew."""
+        async for wake_up in self._granting.watch(call, leases.read_session_id(request)):
+            yield self._memos.wake_up_message(wake_up)
 
 
 class WorkspaceServicer:

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 from uuid import UUID
 
 from keysvc.core.errors import FailedPrecondition, Unavailable
-from keysvc.core.revision import Revision
+from keysvc.lease import news
 from keysvc.lease import sessions as lease_sessions
 from keysvc.lease.holder import Holder, Standing
 from keysvc.lease.sessions import Sessions
@@ -20,8 +20,10 @@ CLOSE_SECONDS: Final = 1.0
 ANNOUNCE_SECONDS: Final = 0.5
 """How long the first client waits for the holder's row to say that it grants leases."""
 
+Change: TypeAlias = news.Change
 Grant: TypeAlias = lease_sessions.Grant
 Place: TypeAlias = lease_sessions.Place
+WakeUp: TypeAlias = lease_sessions.WakeUp
 """To those who need not know of leases."""
 
 
@@ -82,8 +84,8 @@ class Granting:
             return None
         return self._holder.applied.epoch, self._holder.applied.timeline
 
-    async def watch(self, call: Call, session_id: str) -> AsyncIterator[Revision]:
-        """The revision up to which changes are applied, now and whenever it has moved.
+    async def watch(self, call: Call, session_id: str) -> AsyncIterator[WakeUp]:
+        """What a client has to hear, now and whenever there is more.
 
         Until this process ends, the session does, or its client opens another stream.
 
@@ -99,9 +101,10 @@ class Granting:
         told = None
         while not self._is_stopping and self._sessions.has_stream(owner, session_id, number):
             moved = self._moved
-            if self._holder.member_id is not None and self._holder.revision != told:
-                told = self._holder.revision
-                yield told
+            wake_up = self._sessions.wake_up(owner, session_id)
+            if wake_up is not None and wake_up.place != told:
+                told = wake_up.place
+                yield wake_up
             else:
                 await moved.wait()
 

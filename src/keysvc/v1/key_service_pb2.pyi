@@ -845,21 +845,37 @@ Global___WatchWakeUpsRequest: _TypeAlias = WatchWakeUpsRequest  # noqa: Y015
 
 @_typing.final
 class WatchWakeUpsResponse(_message.Message):
-    """Renew now."""
+    """What has changed. The client forgets it and renews now, so that the server hears of that. No lease is longer for this."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CHANGED_IDS_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
-    """The newest revision that the server knows of."""
+    """The revision that the client has applied once it has forgotten what `changed_ids` names, if it had applied `after`
+    or more of the same epoch. Otherwise it only renews.
+    """
+    epoch: _builtins.str
+    """The epoch that this is of. Absent: only a renewal tells what has changed."""
+    after: _builtins.str
+    """The revision that `changed_ids` begins after: what the client said last that it had applied."""
+    @_builtins.property
+    def changed_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See RenewLeaseResponse.changed_ids."""
+
     def __init__(
         self,
         *,
         revision: _builtins.str = ...,
+        epoch: _builtins.str = ...,
+        after: _builtins.str = ...,
+        changed_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "changed_ids", b"changed_ids", "epoch", b"epoch", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

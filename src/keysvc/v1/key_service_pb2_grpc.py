@@ -272,9 +272,9 @@ class KeyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchWakeUps(self, request, context):
-        """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
-        alone. One for each session: another one ends it. Ends when the server is about to stop: the client should close its
-        session, and go on with another server.
+        """Tells a client what has changed, and that renewing now is worth while. It carries no lease, and a message that is lost
+        costs time alone. One for each session: another one ends it. Ends when the server is about to stop: the client should
+        close its session, and go on with another server.
         Permission `verify`. Safe to retry. Errors: FAILED_PRECONDITION (the session has no lease from this server).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

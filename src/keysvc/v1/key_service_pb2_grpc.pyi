@@ -130,9 +130,9 @@ class KeyServiceStub:
     RESOURCE_EXHAUSTED (too many sessions), FAILED_PRECONDITION (the session has said a higher `applied` before).
     """
     WatchWakeUps: _grpc.UnaryStreamMultiCallable[_key_service_pb2.WatchWakeUpsRequest, _key_service_pb2.WatchWakeUpsResponse]
-    """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
-    alone. One for each session: another one ends it. Ends when the server is about to stop: the client should close its
-    session, and go on with another server.
+    """Tells a client what has changed, and that renewing now is worth while. It carries no lease, and a message that is lost
+    costs time alone. One for each session: another one ends it. Ends when the server is about to stop: the client should
+    close its session, and go on with another server.
     Permission `verify`. Safe to retry. Errors: FAILED_PRECONDITION (the session has no lease from this server).
     """
 
@@ -236,9 +236,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
     RESOURCE_EXHAUSTED (too many sessions), FAILED_PRECONDITION (the session has said a higher `applied` before).
     """
     WatchWakeUps: _aio.UnaryStreamMultiCallable[_key_service_pb2.WatchWakeUpsRequest, _key_service_pb2.WatchWakeUpsResponse]  # type: ignore[assignment]
-    """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
-    alone. One for each session: another one ends it. Ends when the server is about to stop: the client should close its
-    session, and go on with another server.
+    """Tells a client what has changed, and that renewing now is worth while. It carries no lease, and a message that is lost
+    costs time alone. One for each session: another one ends it. Ends when the server is about to stop: the client should
+    close its session, and go on with another server.
     Permission `verify`. Safe to retry. Errors: FAILED_PRECONDITION (the session has no lease from this server).
     """
 
@@ -423,9 +423,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.WatchWakeUpsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_key_service_pb2.WatchWakeUpsResponse], _abc.AsyncIterator[_key_service_pb2.WatchWakeUpsResponse]]:
-        """Tells a client that renewing now is worth while. A wake-up only: it carries no lease, and one that is lost costs time
-        alone. One for each session: another one ends it. Ends when the server is about to stop: the client should close its
-        session, and go on with another server.
+        """Tells a client what has changed, and that renewing now is worth while. It carries no lease, and a message that is lost
+        costs time alone. One for each session: another one ends it. Ends when the server is about to stop: the client should
+        close its session, and go on with another server.
         Permission `verify`. Safe to retry. Errors: FAILED_PRECONDITION (the session has no lease from this server).
         """
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keysvc.v1.key_service_pb2 import RenewLeaseResponse
+from keysvc.v1.key_service_pb2 import RenewLeaseResponse, WatchWakeUpsResponse
 from keysvc_client.leasing import leased
 from keysvc_client.leasing.answers import Answers
 from tests.nemesis.answering import main
@@ -15,6 +15,11 @@ class Stubborn(Answers):
         """Take the lease and the revision."""
         answer.ClearField("changed_ids")
         return super().renewed(sent, answer, **how)
+
+    def told(self, wake_up: WatchWakeUpsResponse) -> None:
+        """Take the revision."""
+        wake_up.ClearField("changed_ids")
+        super().told(wake_up)
 
 
 leased.Answers = Stubborn  # type: ignore[misc]

@@ -2,8 +2,10 @@
 
 import json
 import os
-from threading import Lock, Thread
-from typing import Final, TypeAlias
+from functools import cache
+from threading import Lock
+from typing import Final, Protocol, TypeAlias
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -56,41 +58,76 @@ os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, aft
 FORKS_USED: Final = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in {"1", "true", "yes"}
 """gRPC goes on in the children of a process that has used it. It looks at this when it is imported."""
 
-at_work: Final[set[Thread]] = set()
-"""Threads that wait in gRPC for as long as they live. In a child of their process gRPC hangs, whatever it was told."""
 
-_lost: Final[list[Thread]] = []
+class Working(Protocol):
+    """What calls keysvc in threads of its own."""
 
+    def pause(self) -> None:
+        """Return when no call is under way, and begin none."""
+        ...
 
-def _forked() -> None:
-    _lost.extend(at_work)
-    at_work.clear()
-
-
-os.register_at_fork(after_in_child=_forked)
-
-abandoned: Final[list[Channel | AsyncChannel]] = []
-"""Channels that a parent process has opened: they stay, since the end of one could close the parent's connection."""
+    def resume(self) -> None:
+        """Go on, in the thread that paused it or what that has become in a child process."""
+        ...
 
 
-def leave_to_parent(channel: Channel | AsyncChannel) -> None:
-    """Leave a channel to the parent process that has used it.
+_working: Final[WeakSet[Working]] = WeakSet()
+_paused: Final[list[Working]] = []
+
+
+def pause_at_forks(working: Working) -> None:
+    """Have no call of these threads under way when the process is forked: gRPC could hang in the child otherwise.
+
+    Where gRPC does nothing at forks, this does nothing. Call it once a channel is open, while holding `opening`.
+    """
+    if FORKS_USED:
+        _register_at_fork()
+        _working.add(working)
+
+
+@cache
+def _register_at_fork() -> None:
+    """After gRPC, which has done so with the first channel: what is registered last goes first."""
+    os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_resume_in_child)
+
+
+def _pause() -> None:
+    with opening:
+        _paused.extend(_working)
+    for working in _paused:
+        working.pause()
+
+
+def _resume() -> None:
+    while _paused:
+        _paused.pop().resume()
+
+
+def _resume_in_child() -> None:
+    _resume()
+    _working.clear()
+
+
+abandoned: Final[list[object]] = []
+"""What a parent process has opened: it stays, since the end of a channel could close the parent's connection."""
+
+
+def leave_to_parent(opened: object) -> None:
+    """Leave channels to the parent process that has used them.
 
     Raises:
         RuntimeError: gRPC would hang in this process, whatever the deadline.
     """
-    _must_not_hang()
     if not FORKS_USED:
         raise RuntimeError(
             "this client was used before its process was forked: gRPC needs GRPC_ENABLE_FORK_SUPPORT=1 for that, in "
             "the environment before it is imported; or use the client in the child processes alone"
         )
-    abandoned.append(channel)
+    abandoned.append(opened)
 
 
 def open_channel(connection: Connection) -> Channel:
     """A channel; nothing is sent yet."""
-    _must_not_hang()
     credentials = _credentials(connection)
     if credentials is None:
         return grpc.insecure_channel(connection.target, _options(connection))
@@ -99,7 +136,6 @@ def open_channel(connection: Connection) -> Channel:
 
 def open_async_channel(connection: Connection) -> AsyncChannel:
     """A channel of the running event loop; nothing is sent yet."""
-    _must_not_hang()
     credentials = _credentials(connection)
     if credentials is None:
         return grpc.aio.insecure_channel(connection.target, _options(connection))
@@ -112,14 +148,6 @@ def open_lease_channel(connection: Connection) -> Channel:
     if credentials is None:
         return grpc.insecure_channel(connection.target, options)
     return grpc.secure_channel(connection.target, credentials, options)
-
-
-def _must_not_hang() -> None:
-    if _lost:
-        raise RuntimeError(
-            "this process was forked while a client verified under a lease, and gRPC would hang in it: fork before the "
-            "first verify, or start processes afresh (multiprocessing: spawn)"
-        )
 
 
 def _credentials(connection: Connection) -> grpc.ChannelCredentials | None:

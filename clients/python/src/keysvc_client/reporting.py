@@ -17,7 +17,7 @@ import grpc
 
 from keysvc.v1.usage_pb2 import Outcome, RecordUsageRequest, RecordUsageResponse, UsageRecord
 from keysvc.v1.verify_pb2 import Verdict
-from keysvc_client.channels import Channel
+from keysvc_client.channels import Channel, pause_at_forks
 from keysvc_client.counting import Count, Counting, Sheet, left_over
 from keysvc_client.values import to_timestamp
 
@@ -65,13 +65,23 @@ class Reporting:
             response_deserializer=RecordUsageResponse.FromString,
         )
         self._waiting: deque[Sheet] = deque()
+        self._calling = Lock()
         self._stopped = Event()
         self._is_told = False
         self._thread = Thread(target=self._run, name="keysvc usage", daemon=True)
 
     def start(self) -> None:
         """Begin."""
+        pause_at_forks(self)
         self._thread.start()
+
+    def pause(self) -> None:
+        """Return when no call is under way, and begin none."""
+        self._calling.acquire()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._calling.release()
 
     def stop(self) -> None:
         """Report what is left, and end."""
@@ -115,7 +125,8 @@ class Reporting:
         records = [record for count in sheet for record in _records(count)]
         request = RecordUsageRequest(source_id=sheet.source_id, batch_seq=sheet.seq, records=records)
         try:
-            answer = self._record(request, timeout=timeout, metadata=self._metadata())
+            with self._calling:
+                answer = self._record(request, timeout=timeout, metadata=self._metadata())
         except grpc.RpcError as error:
             if _is_of_source(error):
                 # After a restore, say: the service does not know our batches before this one; or we call as another.

@@ -1,7 +1,7 @@
 """Messages of clients' leases."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ from keysvc.core.verdict import NEVER, Record, Verdict
 from keysvc.rpc.fields import Fields
 from keysvc.rpc.translate.times import duration, timestamp
 from keysvc.service.callers import CERTIFICATE_PREFIX, Caller
-from keysvc.service.granting import Grant, Place
+from keysvc.service.granting import Change, Grant, Place, WakeUp
 from keysvc.service.verifying import Answer
 from keysvc.v1 import key_service_pb2, verify_pb2
 
@@ -133,13 +133,28 @@ class Memos:
             revision=str(Revision(log.epoch, log.seq)),
             database_time=timestamp(grant.at),
         )
-        changes = grant.changes
-        if changes is None or any(change.kind not in _DROPPED | _UNREMEMBERED for change in changes):
-            message.flush = True
-        else:
-            ids = {id_: None for change in changes if change.kind in _DROPPED for id_ in change.subject_ids}
-            message.changed_ids.extend(map(self._subject_id, ids))
+        changed_ids = self._changed_ids(grant.changes)
+        message.flush = changed_ids is None
+        message.changed_ids.extend(changed_ids or ())
         return message
+
+    def wake_up_message(self, wake_up: WakeUp) -> key_service_pb2.WatchWakeUpsResponse:
+        """What a client hears in between."""
+        epoch, timeline, seq = wake_up.place
+        message = key_service_pb2.WatchWakeUpsResponse(revision=str(Revision(epoch, seq)))
+        changed_ids = self._changed_ids(wake_up.changes)
+        if changed_ids is not None and wake_up.after is not None:
+            message.epoch = epoch_text(epoch, timeline)
+            message.after = str(Revision(epoch, wake_up.after))
+            message.changed_ids.extend(changed_ids)
+        return message
+
+    def _changed_ids(self, changes: Collection[Change] | None) -> list[str] | None:
+        """What answers depend on that these changes have ended; None: everything has to be forgotten."""
+        if changes is None or any(change.kind not in _DROPPED | _UNREMEMBERED for change in changes):
+            return None
+        ids = {id_: None for change in changes if change.kind in _DROPPED for id_ in change.subject_ids}
+        return [self._subject_id(id_) for id_ in ids]
 
 
 def _end_of(verdict: Verdict, record: Record) -> datetime | None:

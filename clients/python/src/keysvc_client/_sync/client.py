@@ -31,8 +31,7 @@ class KeysvcClient:
     What is not given is looked up in the environment, under the names that the `keysvc` command uses. Nothing is sent
     before the first call; that opens connections to all servers of the target, and the calls take turns among them.
     May be used by many threads at once, and in child processes after a fork; if it was used before the
-    fork too, only with GRPC_ENABLE_FORK_SUPPORT=1 in the environment, and with `lease` not at all. Close it, or use it
-    as a context manager:
+    fork too, only with GRPC_ENABLE_FORK_SUPPORT=1 in the environment. Close it, or use it as a context manager:
 
         with KeysvcClient() as client:
             verification = client.verify(key_string, required_scopes=["pdf.read"])

@@ -11,7 +11,7 @@ Whoever looks at anything here or changes it holds the one lock meanwhile, so th
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -20,7 +20,7 @@ from threading import Lock
 from typing import Final, TypeAlias
 
 from keysvc.core.revision import Revision
-from keysvc.v1.key_service_pb2 import RenewLeaseResponse
+from keysvc.v1.key_service_pb2 import RenewLeaseResponse, WatchWakeUpsResponse
 from keysvc.v1.verify_pb2 import Memo
 from keysvc_client.counting import Counting, Kind, Sheet
 from keysvc_client.verification import Basis, Verdict, Verification
@@ -222,13 +222,11 @@ class Answers:
             else:
                 if answer.flush:
                     self._forget_all()
-                for subject_id in answer.changed_ids:
-                    for question in tuple(self._subjects.get(subject_id, ())):
-                        self._forget(question)
+                self._forget_changed(answer.changed_ids)
                 # A server that we have come to may be behind the one that we left: never back.
                 applied = max(before, revision, key=lambda each: each.seq)
             if applied != before:
-                self._applied, self._stamps = applied, _stamps(applied)
+                self._apply(applied)
             # Last (I1), and counted from the sending: what came after that, this answer need not have.
             self._clock_ahead = at - sent
             if anew:
@@ -237,6 +235,21 @@ class Answers:
             self._stale_ends_at = max(self._stale_ends_at, sent + lease_seconds + stale_seconds)
             self._is_cut_off = False
             return applied != before
+
+    def told(self, wake_up: WatchWakeUpsResponse) -> None:
+        """Changes came between renewals: the next one says that they are applied. They make no lease longer.
+
+        They come by another way than renewals, and may be overtaken: those that do not follow what is applied are left
+        to the next renewal.
+        """
+        if not wake_up.epoch:
+            return
+        after, revision = Revision.parse(wake_up.after), Revision.parse(wake_up.revision)
+        with self._lock:
+            applied = self._applied
+            if applied is not None and wake_up.epoch == self._epoch and after.seq <= applied.seq < revision.seq:
+                self._forget_changed(wake_up.changed_ids)
+                self._apply(revision)
 
     def cut_off(self) -> None:
         """A renewal failed, or was not answered in time."""
@@ -293,6 +306,16 @@ class Answers:
     def _lose(self) -> None:
         self._ends_at = self._stale_ends_at = -math.inf
         self._forget_all()
+
+    def _forget_changed(self, subject_ids: Iterable[str]) -> None:
+        """Forget what depends on any of these."""
+        for subject_id in subject_ids:
+            for question in tuple(self._subjects.get(subject_id, ())):
+                self._forget(question)
+
+    def _apply(self, revision: Revision) -> None:
+        """All changes up to here are forgotten."""
+        self._applied, self._stamps = revision, _stamps(revision)
 
     def _forget_all(self) -> None:
         self._young, self._old, self._subjects = {}, {}, {}

@@ -74,7 +74,7 @@ class Leased:
             opened = self._opened
             if opened is None or opened.forks != len(_forks):
                 if opened is not None:
-                    leave_to_parent(opened.reporting.channel)
+                    leave_to_parent(opened)
                 opened = self._begin()
                 opened.reporting.start()
                 opened.renewing.start()

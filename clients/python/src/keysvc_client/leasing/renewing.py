@@ -6,15 +6,15 @@ we have not applied; so it is left in good order, with a word of goodbye, before
 
 import logging
 import random
-from collections.abc import Callable
-from threading import Event, Thread
+from collections.abc import Callable, Iterable
+from threading import Event, Lock, Thread
 from typing import Final
 from uuid import uuid4
 
 import grpc
 
 from keysvc.v1.key_service_pb2 import RenewLeaseRequest, RenewLeaseResponse, WatchWakeUpsRequest, WatchWakeUpsResponse
-from keysvc_client.channels import Channel, at_work
+from keysvc_client.channels import Channel, pause_at_forks
 from keysvc_client.leasing.answers import Answers, Clock, boottime
 
 RENEW_SECONDS: Final = 0.5
@@ -74,13 +74,15 @@ class Renewing:
         self._stale = stale
         self._clock = clock
         self._signal = Event()
+        self._calling = Lock()
+        self._session: _Session | None = None
         self._is_stopping = False
         self._is_denied = False
         self._thread = Thread(target=self._run, name="keysvc lease", daemon=True)
 
     def start(self) -> None:
         """Begin."""
-        at_work.add(self._thread)
+        pause_at_forks(self)
         self._thread.start()
 
     def stop(self) -> None:
@@ -89,7 +91,17 @@ class Renewing:
         self._signal.set()
         self._answers.lose()
         self._thread.join(RENEWAL_SECONDS_MAX + 2 * CLOSE_SECONDS)
-        at_work.discard(self._thread)
+
+    def pause(self) -> None:
+        """Return when no call is under way, and begin none. The lease goes on."""
+        self._calling.acquire()
+        if self._session is not None:
+            self._session.rest()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._calling.release()
+        self._signal.set()
 
     def _run(self) -> None:
         while not self._is_stopping:
@@ -101,28 +113,32 @@ class Renewing:
 
     def _renew_on(self) -> None:
         """Renew with one server after the other, until it is time to stop."""
-        session: _Session | None = None
         is_good, failures = False, 0
         try:
             while not self._is_stopping:
-                following = _Session(self._open_channel(), self._metadata, self._signal)
+                with self._calling:
+                    following = _Session(self._open_channel(), self._metadata, self._answers.told, self._signal)
                 if self._renew(following, anew=True):
                     # Only now, so that there is no time without a lease.
-                    if session is not None:
-                        session.close()
-                        session.end()
-                    session, failures = following, 0
-                    is_good = self._keep(session)
+                    self._leave_for(following)
+                    is_good, failures = self._keep(following), 0
                     continue
-                following.end()
+                with self._calling:
+                    following.end()
                 failures += 1
-                if is_good and session is not None:
-                    is_good = self._keep(session)  # no other one takes us
+                if is_good and self._session is not None:
+                    is_good = self._keep(self._session)  # no other one takes us
                     continue
                 longest = min(PAUSE_SECONDS * failures, PAUSE_SECONDS_MAX)
                 self._pause(DENIED_SECONDS if self._is_denied else longest * _spread())
         finally:
             self._answers.lose()
+            self._leave_for(None)
+
+    def _leave_for(self, following: "_Session | None") -> None:
+        """End the session with the server so far, in good order."""
+        with self._calling:
+            session, self._session = self._session, following
             if session is not None:
                 session.close()
                 session.end()
@@ -148,7 +164,8 @@ class Renewing:
         epoch, applied = self._answers.place
         sent = self._clock()
         try:
-            answer = session.renew(RenewLeaseRequest(epoch=epoch, applied=applied, stale=self._stale))
+            with self._calling:
+                answer = session.renew(RenewLeaseRequest(epoch=epoch, applied=applied, stale=self._stale))
         except grpc.RpcError as error:
             self._is_denied = error.code() in _DENIED
             if self._is_denied and not anew:
@@ -157,7 +174,8 @@ class Renewing:
                 self._answers.cut_off()
             return False
         if not self._answers.renewed(sent, answer, anew=anew) and not anew:
-            session.watch()
+            with self._calling:
+                session.watch()
             self._pause(min(RENEW_SECONDS, answer.ttl.ToNanoseconds() / 4e9))
         return True
 
@@ -178,16 +196,25 @@ class _Session:
     Parameters:
         channel: to it, and used for nothing else.
         metadata: of a call.
-        signal: is set when it is worth while to renew.
+        told: is told of each wake-up.
+        signal: is set after that: it is worth while to renew.
     """
 
-    def __init__(self, channel: Channel, metadata: Callable[[], tuple[tuple[str, str], ...]], signal: Event) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        metadata: Callable[[], tuple[tuple[str, str], ...]],
+        told: Callable[[WatchWakeUpsResponse], None],
+        signal: Event,
+    ) -> None:
         self._channel = channel
         self._metadata = metadata
+        self._told = told
         self._signal = signal
         self._id = str(uuid4())
         self._caller = dict(metadata()).get("authorization")
         self._watching: Thread | None = None
+        self._stream: grpc.RpcContext | None = None
         self.is_over = False
         """The server is about to stop."""
         path = "/keysvc.v1.KeyService/"
@@ -225,20 +252,28 @@ class _Session:
             return
 
     def watch(self) -> None:
-        """Have the signal set at each wake-up, unless that is so already."""
+        """Hear each wake-up, unless that is so already."""
         if self._watching is None or not self._watching.is_alive():
-            self._watching = Thread(target=self._hear, name="keysvc wake-ups", daemon=True)
+            self._stream = stream = self._watch(WatchWakeUpsRequest(session_id=self._id), metadata=self._metadata())
+            self._watching = Thread(target=self._hear, args=(stream,), name="keysvc wake-ups", daemon=True)
             self._watching.start()
+
+    def rest(self) -> None:
+        """Hear none until the next ``watch``."""
+        if self._stream is not None and self._watching is not None:
+            self._stream.cancel()
+            self._watching.join(CLOSE_SECONDS)
 
     def end(self) -> None:
         """Close the connection."""
         self._channel.close()
 
-    def _hear(self) -> None:
+    def _hear(self, stream: Iterable[WatchWakeUpsResponse]) -> None:
         try:
-            for _ in self._watch(WatchWakeUpsRequest(session_id=self._id), metadata=self._metadata()):
+            for wake_up in stream:
+                self._told(wake_up)
                 self._signal.set()
-        except (grpc.RpcError, ValueError):
+        except grpc.RpcError:
             return  # The connection is lost or closed: the next renewal notices, or begins to watch anew.
         self.is_over = True
         self._signal.set()
