@@ -7,7 +7,7 @@
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 4
 TESTS ?= tests
 ROUNDS ?= 30
 NEWEST_TESTS ?= tests/rpc/test_limits.py tests/rpc/test_verify.py tests/rpc/test_tables.py $(NEWEST_CLIENT_TESTS)
@@ -44,13 +44,13 @@ setup: .venv/dev.stamp ## Install everything into .venv (PYTHON=… to choose on
 
 .PHONY: test test-newest test-oldest test-killed nemesis nemesis-promised nemesis-report model bench bench-report format proto sync-client lock upgrade release-protos grpcurl clean
 test: .venv/dev.stamp ## Run the tests (TESTS=… for some of them, WORKERS=… at once)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 test-newest: .venv-newest/stamp ## Some tests with the newest grpcio, protobuf and all else that the metadata allow
-	@.venv-newest/bin/python -m pytest -n $(WORKERS) $(NEWEST_TESTS)
+	@.venv-newest/bin/python -m pytest -n $(WORKERS) --dist worksteal $(NEWEST_TESTS)
 
 test-oldest: .venv-oldest/stamp ## The client library's tests with the oldest grpcio and protobuf that it declares
-	@.venv-oldest/bin/python -m pytest -n $(WORKERS) $(OLDEST_TESTS)
+	@.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal $(OLDEST_TESTS)
 
 test-killed: .venv/dev.stamp ## Kill a server under load, ROUNDS times (SEED=… to repeat what an earlier run told)
 	@$(BIN)/python -m pytest -n $(WORKERS) -raP tests/process/test_killed.py --rounds=$(ROUNDS) $(SEED:%=--seed=%)
