@@ -69,7 +69,8 @@ async def serve(request: pytest.FixtureRequest, deployment: Deployment) -> Async
             if request.param == "asgi":
                 client = await stack.enter_async_context(AsyncKeysvcClient(address, **given))
                 return await stack.enter_async_context(asgi_server(asgi.KeysvcMiddleware(asgi_app, client, policy)))
-            blocking = stack.enter_context(KeysvcClient(address, **given))
+            blocking = KeysvcClient(address, **given)
+            stack.push_async_callback(asyncio.to_thread, blocking.close)  # it waits for the server, which is ours too
             middleware = wsgi.KeysvcMiddleware(wsgi_app, blocking, policy)
             stack.push_async_callback(asyncio.to_thread, middleware.close)
             server = wsgi_server(middleware)
