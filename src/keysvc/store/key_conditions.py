@@ -254,6 +254,8 @@ def _idle_since(time: datetime) -> Condition:
                 usage_total.c.verdict == Verdict.VALID,
                 usage_total.c.last_time >= time,
             )
+            # As a join, which OFFSET 0 forbids, it could read the totals of a whole workspace.
+            .offset(0)
         )
         return and_(active_time < time, not_(exists(accepted)))
 
