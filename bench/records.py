@@ -22,7 +22,6 @@ CREATE_PER_SECOND_MIN: Final = 1_000.0
 PAGE_SIZE: Final = 50
 IN_FLIGHT: Final = 32
 _FOR_NOW: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
-WARM_UP: Final = 10
 
 
 if TYPE_CHECKING:
@@ -76,10 +75,11 @@ class Records:
         self._metadata = metadata_of(session.operator)
         self._keys = session.keys
         self._chance = session.chance
+        self._warm_calls = session.effort.warm_calls
 
     async def get(self, calls: int) -> Row:
         """Get of random keys."""
-        ids = [str(key_id(self._chance.randint(1, self._keys))) for _ in range(calls + WARM_UP)]
+        ids = [str(key_id(self._chance.randint(1, self._keys))) for _ in range(calls + self._warm_calls)]
         requests = [key_service_pb2.GetRequest(key_id=each) for each in ids]
         seconds, cpu_ms = await self._one_by_one(self._stub.Get, requests)
         return _latency("Get", seconds, cpu_ms, GET_MS_MAX)
@@ -90,12 +90,12 @@ class Records:
             request.page_size = PAGE_SIZE
             seconds, found, empty = [], 0, 0
             cpu = 0.0
-            for number in range(calls + WARM_UP):
-                if number == WARM_UP:
+            for number in range(calls + self._warm_calls):
+                if number == self._warm_calls:
                     cpu = self._cpu_seconds()
                 began = time.perf_counter()
                 page = await self._call(self._stub.List, request)
-                if number >= WARM_UP:
+                if number >= self._warm_calls:
                     seconds.append(time.perf_counter() - began)
                     found += len(page.keys)
                     empty += not page.keys
@@ -163,7 +163,7 @@ class Records:
                 tags=["even", f"team-{number % 500}"],
                 metadata={"cost_center": "cc-7"},
             )
-            for number in range(calls + WARM_UP * IN_FLIGHT)
+            for number in range(calls + self._warm_calls * IN_FLIGHT)
         ]
         rate, cpu_ms, refused = await self._side_by_side(self._stub.Create, requests, IN_FLIGHT, calls)
         told = [f"{IN_FLIGHT} under way"]
@@ -185,11 +185,11 @@ class Records:
 
     async def _one_by_one(self, method: Method[Any], requests: Sequence[Message]) -> tuple[list[float], float]:
         """How many seconds each call took, but for the first few, and the processors' milliseconds for one."""
-        for request in requests[:WARM_UP]:
+        for request in requests[: self._warm_calls]:
             await self._call(method, request)
         seconds = []
         cpu = self._cpu_seconds()
-        for request in requests[WARM_UP:]:
+        for request in requests[self._warm_calls :]:
             began = time.perf_counter()
             await self._call(method, request)
             seconds.append(time.perf_counter() - began)

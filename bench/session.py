@@ -30,7 +30,6 @@ ONE_WORKER: Final = ("--workers", "1")
 _REPORT_SECONDS_MAX: Final = 10.0
 """A report is written with a renewal, once a second; on a busy machine later."""
 
-_CAPACITY_ROUNDS: Final = 3
 _PRIMINGS_MAX: Final = 5
 """The first time after that all is remembered, unless the machine is so busy that a look-up takes too long."""
 
@@ -47,7 +46,7 @@ class Effort:
         round_seconds, warm_seconds: of a round; the latter are not counted.
         round_requests: in a round, instead; 0: as many as it takes.
         cold_requests: in a round of look-ups.
-        rate_rounds, rate_seconds: of calls at a fixed rate.
+        rate_rounds, rate_seconds: of calls at a fixed rate; as many rounds find out what can be answered at most.
         flood_seconds: of calls while something else happens.
         revocations: for each number of holders.
         load_per_second: Verifies meanwhile.
@@ -57,6 +56,7 @@ class Effort:
         memory_keys: remembered by one server.
         starts: of each kind.
         gets, pages, creates: calls.
+        warm_calls: of each kind before these.
     """
 
     rounds: int = 10
@@ -77,6 +77,7 @@ class Effort:
     gets: int = 1_000
     pages: int = 100
     creates: int = 5_000
+    warm_calls: int = 10
 
     def closed_loop(self) -> Loop:
         """A round, as fast as it goes."""
@@ -103,6 +104,7 @@ QUICK: Final = Effort(
     gets=5,
     pages=1,
     creates=32,
+    warm_calls=1,
 )
 """Whether it runs, not how fast."""
 
@@ -201,7 +203,7 @@ class Session:
         """How many Verifies of remembered keys are answered per second, at most; measured where it is not known."""
         if "hot" not in self.rates:
             loop = self.effort.closed_loop()
-            found = [await self.verify(served, self.hot, loop) for _ in range(_CAPACITY_ROUNDS)]
+            found = [await self.verify(served, self.hot, loop) for _ in range(self.effort.rate_rounds)]
             self.rates["hot"] = median(each.per_second for each in found)
         return self.rates["hot"]
 
@@ -209,7 +211,7 @@ class Session:
         """The same of keys that are not remembered."""
         if "cold" not in self.rates:
             found = []
-            for _ in range(_CAPACITY_ROUNDS):
+            for _ in range(self.effort.rate_rounds):
                 keys = self.pool.take(min(self.effort.cold_requests, len(self.pool) // 10))
                 answers = await self.verify(served, keys, Loop(requests=len(keys)), "DATABASE")
                 found.append(answers.per_second)

@@ -43,7 +43,7 @@ _EMBEDDED = pytest.StashKey[tuple[EmbeddedPostgres, "tempfile.TemporaryDirectory
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the tests that are left to chance, and may be longer."""
     group = parser.getgroup("keysvc")
-    group.addoption("--rounds", type=int, default=2, help="how often test_killed.py kills a server (2)")
+    group.addoption("--rounds", type=int, default=1, help="how often test_killed.py kills a server (1)")
     group.addoption("--seed", type=int, default=1, help="what chance does (1)")
 
 

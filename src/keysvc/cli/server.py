@@ -82,9 +82,6 @@ def serve(
     """
     # gRPC would add lines of its own to the log, one for each handshake that fails. It asks once: when it is loaded.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from keysvc import app, serving  # noqa: PLC0415 (takes its time to load; the client commands do without)
-    from keysvc import workers as several  # noqa: PLC0415 (as above)
-
     workers = workers or usable_cores()
     settings = server_settings(
         listen,
@@ -111,6 +108,10 @@ def serve(
     if database_url is not None:
         options = " …"  # the URL may hold a password
     announce = partial(show_start_page, bootstrap_options=options)
+    # After the settings, and not at the top: it takes its time to load. The client commands do without.
+    from keysvc import app, serving  # noqa: PLC0415
+    from keysvc import workers as several  # noqa: PLC0415
+
     if workers == 1:
         run_here(app.serve(settings, announce, show_operator_key=sys.stdout.isatty()), serving.run)
     else:
@@ -134,8 +135,6 @@ def bootstrap(
 
     Migrates the database first. Takes the options of `keysvc serve`, and works beside a running server.
     """
-    from keysvc import app  # noqa: PLC0415 (as above)
-
     settings = server_settings(
         listen,
         data_dir,
@@ -147,6 +146,8 @@ def bootstrap(
         tls_callers,
         allow_plaintext=allow_plaintext,
     )
+    from keysvc import app  # noqa: PLC0415 (as above)
+
     is_new = settings.database_url is None and not (settings.folder / "cluster").exists()
     operator_key = run_here(interruptible(app.bootstrap(settings, another=another)))
     if is_new:
@@ -166,9 +167,9 @@ def migrate(
 
     Safe to run at any time and from several places at once: one after the other does it.
     """
+    settings = server_settings(LISTEN_DEFAULT, data_dir, database_url, needs_peppers=False)
     from keysvc import storage  # noqa: PLC0415 (as above)
 
-    settings = server_settings(LISTEN_DEFAULT, data_dir, database_url, needs_peppers=False)
     before, now = run_here(interruptible(storage.migrate_database(settings)))
     if before == now:
         typer.echo(f"The database has schema {now} already.")
