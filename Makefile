@@ -12,7 +12,8 @@ TESTS ?= tests
 ROUNDS ?= 30
 NEWEST_TESTS ?= tests/rpc/test_limits.py tests/rpc/test_verify.py tests/rpc/test_tables.py $(NEWEST_CLIENT_TESTS)
 NEWEST_CLIENT_TESTS := $(patsubst %,tests/client/test_%.py,verify connection errors retries) tests/fake/test_fake.py
-OLDEST_TESTS ?= $(filter-out $(patsubst %,%/test_%.py,servers pytest_plugin counting examples),$(wildcard tests/client/test_*.py)) tests/fake/test_fake.py
+OLDEST_TESTS ?= $(filter-out $(addprefix tests/client/test_,servers.py pytest_plugin.py counting.py examples.py), \
+  $(wildcard tests/client/test_*.py)) tests/fake/test_fake.py
 REVOCATIONS ?= 60
 BENCH ?= --json build/bench.json
 GRPCURL := github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
