@@ -40,6 +40,10 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [name for name in os.environ if name in VARIABLES]
 
 
+OF_ONE_KIND = pytest.mark.parametrize("kind", [KINDS["sync"]], ids=["sync"])
+"""What takes its time, and is behind both kinds of client, in threads of its own."""
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> type[AnyClient]:
     """Each kind of client."""

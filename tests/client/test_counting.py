@@ -14,7 +14,7 @@ import pytest
 
 from keysvc_client import AsyncKeysvcClient, ConfigurationError, Verdict
 from keysvc_client.counting import SLOTS, Counting, Kind, Sheet, left_over
-from tests.client.conftest import Connect, call
+from tests.client.conftest import OF_ONE_KIND, Connect, call
 from tests.deployment import Client, Deployment, eventually
 
 ASKING = """
@@ -199,6 +199,7 @@ async def test_the_last_counts_are_reported_when_a_program_ends(
     await until_counted(operator, created.key.id, asked)
 
 
+@OF_ONE_KIND
 async def test_with_a_spool_a_kill_loses_nothing(
     operator: Client,
     connect: Connect,
@@ -219,6 +220,7 @@ async def test_with_a_spool_a_kill_loses_nothing(
     await until_counted(operator, created.key.id, asked)
 
 
+@OF_ONE_KIND
 async def test_a_service_that_has_forgotten_a_source_is_told_all_the_same(
     operator: Client, connect: Connect, deployment: Deployment, database_url: str
 ) -> None:

@@ -21,7 +21,7 @@ from keysvc_client import (
     Unavailable,
     Verdict,
 )
-from tests.client.conftest import AnyClient, Connect, call
+from tests.client.conftest import OF_ONE_KIND, AnyClient, Connect, call
 from tests.deployment import WORKSPACE, Client, Deployment, eventually
 
 
@@ -107,6 +107,7 @@ async def test_answers_that_depend_on_the_address_are_of_that_address(leased: An
         assert (await remembered(leased, bound, source_ip=source_ip)).verdict is verdict
 
 
+@OF_ONE_KIND
 @pytest.mark.parametrize("change", ["suspend", "update", "suspend_workspace", "rotate"])
 async def test_whatever_changes_is_asked_for_again(leased: AnyClient, operator: Client, change: str) -> None:
     """Of the key or of its workspace; and nobody else's answer goes with it."""
@@ -139,6 +140,7 @@ async def test_whatever_changes_is_asked_for_again(leased: AnyClient, operator: 
     assert kept.revision == receipt.revision
 
 
+@OF_ONE_KIND
 async def test_a_callers_own_key_is_part_of_what_it_is_told(
     connect: Connect, deployment: Deployment, operator: Client
 ) -> None:
@@ -157,6 +159,7 @@ async def test_a_callers_own_key_is_part_of_what_it_is_told(
         await call(client.verify, key_string)
 
 
+@OF_ONE_KIND
 async def test_an_end_by_time_is_kept(leased: AnyClient, operator: Client) -> None:
     """By the database's clock, to which the client keeps its own."""
     key_string = (await operator.create(ttl={"seconds": 2})).key_string
@@ -251,6 +254,7 @@ async def test_without_a_lease_nothing_can_be_watched(connect: Connect, deployme
         client.watch("key")
 
 
+@OF_ONE_KIND
 async def test_a_server_that_stops_hands_its_clients_over(
     connect: Connect, database_url: str, peppers: Peppers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +278,7 @@ async def test_a_server_that_stops_hands_its_clients_over(
             assert (await remembered(client, created.key_string)).verdict is Verdict.SUSPENDED
 
 
+@OF_ONE_KIND
 @pytest.mark.parametrize("stale", [False, True])
 async def test_without_a_server_answers_end_with_the_lease(
     connect: Connect, database_url: str, peppers: Peppers, stale: bool
@@ -300,6 +305,7 @@ async def test_without_a_server_answers_end_with_the_lease(
     assert seen == sorted(seen, key=[Basis.MEMORY, Basis.STALE].index)
 
 
+@OF_ONE_KIND
 async def test_another_caller_is_told_anew(
     connect: Connect, operator: Client, deployment: Deployment, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ CLIENT_OF_REAPED: Final = _one(
     client=True,
 )
 CLIENT_TOLD: Final = _one("a client that is told between renewals", *(Feature.CLOSING, Feature.PUSHES), client=True)
-MOVING: Final = _two("a client that moves", client=True)
+MOVING: Final = _two("a client that moves", client=True, leases=(1, 1))
 LEAVING: Final = _two("a client that leaves a holder in order", Feature.HANDOVER, client=True, leases=(1, 2))
 
 USUAL: Final = (
@@ -48,6 +48,7 @@ USUAL: Final = (
 
 MORE: Final = (
     LEAVING,
+    _two("a client that moves, lease 2", client=True),
     _one("a member, lease 3", Feature.SLOW_LOOK_UPS, *(_MEMBERS - {Feature.LATE_RENEWALS}), lease=3),
     _two("two holders, lease 3", Feature.SLOW_LOOK_UPS, Feature.JOINING, leases=(3, 3)),
     _two("two holders, overlapping changes", Feature.OVERLAP),

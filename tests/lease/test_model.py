@@ -22,7 +22,7 @@ FLOORS = {
     "a client of one that dies": 80_000,
     "a client of one that is reaped": 400_000,
     "a client that is told between renewals": 30_000,
-    "a client that moves": 1_000_000,
+    "a client that moves": 80_000,
 }
 """Fewer states than these were visited only if something does not happen any more."""
 

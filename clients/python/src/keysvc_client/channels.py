@@ -67,12 +67,14 @@ class Working(Protocol):
         ...
 
     def resume(self) -> None:
-        """Go on, in the thread that paused it or what that has become in a child process."""
+        """Go on."""
         ...
 
 
 _working: Final[WeakSet[Working]] = WeakSet()
 _paused: Final[list[Working]] = []
+_forking: Final = Lock()
+"""Held during a fork: several threads may want one at once."""
 
 
 def pause_at_forks(working: Working) -> None:
@@ -88,10 +90,11 @@ def pause_at_forks(working: Working) -> None:
 @cache
 def _register_at_fork() -> None:
     """After gRPC, which has done so with the first channel: what is registered last goes first."""
-    os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_resume_in_child)
+    os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_forget_in_child)
 
 
 def _pause() -> None:
+    _forking.acquire()
     with opening:
         _paused.extend(_working)
     for working in _paused:
@@ -101,11 +104,14 @@ def _pause() -> None:
 def _resume() -> None:
     while _paused:
         _paused.pop().resume()
+    _forking.release()
 
 
-def _resume_in_child() -> None:
-    _resume()
+def _forget_in_child() -> None:
+    """The threads are not there, and may have left any lock taken: what they worked for stays as it is."""
+    _paused.clear()
     _working.clear()
+    _forking.release()
 
 
 abandoned: Final[list[object]] = []
