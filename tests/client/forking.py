@@ -1,8 +1,8 @@
 """A program that forks: verifies in the parent, in children, and in a child of a child.
 
-Arguments: the address of a server; `used` or `fresh`, whether the client is used before the first fork; `deep` or
-`shallow`, whether the first child forks too. The caller's key comes from the environment; so may KEY_STRING, a key that
-each process verifies under a lease of its own.
+Arguments: the address of a server; `used` or `fresh`, whether the client is used before the first fork; `deep`,
+`shallow` or `anew`: the first child forks too, does not, or children have a client of their own. The caller's key comes
+from the environment; so may KEY_STRING, a key that each process verifies under a lease of its own.
 """
 
 import os
@@ -10,6 +10,11 @@ import sys
 import time
 
 from keysvc_client import KeysvcClient
+
+
+def make_client() -> KeysvcClient:
+    """A client."""
+    return KeysvcClient(sys.argv[1], lease="KEY_STRING" in os.environ)
 
 
 def verify(who: str, client: KeysvcClient) -> None:
@@ -29,6 +34,9 @@ def in_a_child(who: str, client: KeysvcClient, *, deep: bool) -> None:
     """The same in a child, and perhaps in one of its own; wait for its good end."""
     child = os.fork()
     if not child:
+        if sys.argv[3] == "anew":
+            client.close()  # where gRPC was told to do nothing at forks, its end in the child would be a crash
+            client = make_client()
         verify(who, client)
         if deep:
             in_a_child(f"{who}'s child", client, deep=False)
@@ -38,7 +46,7 @@ def in_a_child(who: str, client: KeysvcClient, *, deep: bool) -> None:
 
 
 KEY_STRING = os.environ.get("KEY_STRING", "no key string")
-client = KeysvcClient(sys.argv[1], lease="KEY_STRING" in os.environ)
+client = make_client()
 if sys.argv[2] == "used":
     verify("parent", client)
 in_a_child("child", client, deep=sys.argv[3] == "deep")

@@ -55,8 +55,14 @@ opening: Final = Lock()
 
 os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release)
 
-FORKS_USED: Final = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in {"1", "true", "yes"}
-"""gRPC goes on in the children of a process that has used it. It looks at this when it is imported."""
+_FORK_SUPPORT: Final = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower()
+"""What gRPC does in the children of a process that has used it. It looks at this when it is imported."""
+
+FORKS_USED: Final = _FORK_SUPPORT in {"1", "true", "yes"}
+"""Channels that were opened before go on. Otherwise others can be opened, unless gRPC was told to do nothing at all."""
+
+_users: Final[set[int]] = set()
+"""This process, if it has opened a channel, and those that it was forked from."""
 
 
 class Working(Protocol):
@@ -80,11 +86,10 @@ _forking: Final = Lock()
 def pause_at_forks(working: Working) -> None:
     """Have no call of these threads under way when the process is forked: gRPC could hang in the child otherwise.
 
-    Where gRPC does nothing at forks, this does nothing. Call it once a channel is open, while holding `opening`.
+    Call it once a channel is open, while holding `opening`.
     """
-    if FORKS_USED:
-        _register_at_fork()
-        _working.add(working)
+    _register_at_fork()
+    _working.add(working)
 
 
 @cache
@@ -125,15 +130,25 @@ def leave_to_parent(opened: object) -> None:
         RuntimeError: gRPC would hang in this process, whatever the deadline.
     """
     if not FORKS_USED:
-        raise RuntimeError(
-            "this client was used before its process was forked: gRPC needs GRPC_ENABLE_FORK_SUPPORT=1 for that, in "
-            "the environment before it is imported; or use the client in the child processes alone"
-        )
+        raise RuntimeError(_USED_BEFORE)
     abandoned.append(opened)
+
+
+_USED_BEFORE: Final = (
+    "a client was used before this process was forked: gRPC needs GRPC_ENABLE_FORK_SUPPORT=1 for that, in the "
+    "environment before it is imported; or use clients in the child processes alone"
+)
+
+
+def _must_not_hang() -> None:
+    if _FORK_SUPPORT and not FORKS_USED and _users - {os.getpid()}:
+        raise RuntimeError(_USED_BEFORE)
+    _users.add(os.getpid())
 
 
 def open_channel(connection: Connection) -> Channel:
     """A channel; nothing is sent yet."""
+    _must_not_hang()
     credentials = _credentials(connection)
     if credentials is None:
         return grpc.insecure_channel(connection.target, _options(connection))
@@ -142,6 +157,7 @@ def open_channel(connection: Connection) -> Channel:
 
 def open_async_channel(connection: Connection) -> AsyncChannel:
     """A channel of the running event loop; nothing is sent yet."""
+    _must_not_hang()
     credentials = _credentials(connection)
     if credentials is None:
         return grpc.aio.insecure_channel(connection.target, _options(connection))
