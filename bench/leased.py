@@ -118,13 +118,14 @@ async def _revoke(
 
 
 def _row(number: int, revocations: Revocations, *, killed: bool) -> Row:
+    name = "1 client" if number == 1 else f"{number} clients"
     figures = {"clients": number, **revocations.figures()}
     if not killed:
-        return Row(f"{number} clients", figures)
+        return Row(name, figures)
     terms = Terms()
     bound = terms.wait_seconds(terms.lease_ms) + MARGIN_SECONDS
     holds = max(revocations.seconds) <= bound
-    return Row(f"{number} clients, one just killed", figures, f"at most {1000 * bound:,.0f} ms", holds)
+    return Row(f"{name}, one just killed", figures, f"at most {1000 * bound:,.0f} ms", holds)
 
 
 @asynccontextmanager
